@@ -61,8 +61,8 @@ type Op struct {
 	In     Shape // of the first input
 	Out    Shape
 
-	Kernel, Stride, Pad, Groups int // Conv: square kernel, equal strides and padding. Shuffle: Groups
-	Start, Step                 int // Take
+	Kernel, Stride, Pad, Groups int     // Conv: square kernel, equal strides and padding. Shuffle: Groups
+	Start, Step                 int     // Take
 	Rate                        float64 // Dropout: probability of a zero
 	Act                         Act
 

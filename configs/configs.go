@@ -1,0 +1,95 @@
+// Package configs holds everything that ships as data: search spaces,
+// networks and the configurations of the published recipes.
+package configs
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"spos/internal/arch"
+)
+
+//go:embed space/*.yaml
+var files embed.FS
+
+// Files is the shipped tree, read-only.
+func Files() fs.FS { return files }
+
+// maxSpaceFile bounds a space's YAML text.
+const maxSpaceFile = 1 << 20
+
+// Spaces names the shipped search spaces, sorted.
+func Spaces() []string {
+	entries, err := files.ReadDir("space")
+	if err != nil {
+		panic(err) // embedded
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = strings.TrimSuffix(e.Name(), ".yaml")
+	}
+	return names
+}
+
+// ErrUnknownSpace is wrapped by the error about a name that is neither a
+// shipped space nor a file.
+var ErrUnknownSpace = errors.New("no such search space")
+
+// Space returns a shipped search space by its name, or one of the user's own
+// by the path of its YAML file (a name with a separator or ending in .yaml).
+func Space(name string) (*arch.Space, error) {
+	text, err := spaceText(name)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSpace(text, name)
+}
+
+func spaceText(name string) ([]byte, error) {
+	if strings.ContainsAny(name, "/\\") || strings.HasSuffix(name, ".yaml") {
+		info, err := os.Stat(name)
+		if err != nil {
+			return nil, fmt.Errorf("read space: %w", err)
+		}
+		if info.Size() > maxSpaceFile {
+			return nil, fmt.Errorf("read space %s: %d bytes, more than %d", name, info.Size(), maxSpaceFile)
+		}
+		return os.ReadFile(name)
+	}
+	text, err := files.ReadFile(path.Join("space", name+".yaml"))
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w; shipped are %s; a file of your own is given by its path", name, ErrUnknownSpace, strings.Join(Spaces(), ", "))
+	}
+	return text, nil
+}
+
+// ParseSpace decodes a space's YAML text; from names it in errors. An unknown
+// key is an error that shows the line.
+func ParseSpace(text []byte, from string) (*arch.Space, error) {
+	var spec arch.Spec
+	if err := yaml.UnmarshalWithOptions(text, &spec, yaml.Strict()); err != nil {
+		return nil, fmt.Errorf("space %s: %w", from, err)
+	}
+	s, err := arch.NewSpace(spec)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", from, err)
+	}
+	return s, nil
+}
+
+// SpaceText is a space's YAML text, which a checkpoint carries to explain
+// itself; [ParseSpace] reads it back.
+func SpaceText(s *arch.Space) ([]byte, error) {
+	text, err := yaml.Marshal(s.Spec())
+	if err != nil {
+		return nil, fmt.Errorf("write space %s: %w", s.Name, err)
+	}
+	return text, nil
+}

@@ -1,0 +1,337 @@
+package arch
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+)
+
+// Space is what may vary: a stem, choice blocks with their candidates, a tail
+// and a head. It is read-only once made and safe for concurrent use.
+type Space struct {
+	Name    string
+	In      Shape
+	Classes int
+
+	spec   Spec
+	stem   segment
+	blocks []block
+	tail   segment
+}
+
+// block is one choice block with every candidate built.
+type block struct {
+	stage      int
+	names      []string
+	candidates []segment
+	keeps      bool // stride one and as many channels out as in
+}
+
+// NewSpace checks a specification and builds every candidate of every block.
+// Errors wrap [ErrSpec] and name the entry.
+func NewSpace(spec Spec) (*Space, error) {
+	if err := spec.validate(); err != nil {
+		return nil, err
+	}
+	s := &Space{Name: spec.Name, In: Shape{spec.Input[0], spec.Input[1], spec.Input[2]}, Classes: spec.Classes, spec: spec}
+	at := s.In
+	var err error
+	if s.stem, at, err = s.layers("stem", spec.Stem, at); err != nil {
+		return nil, err
+	}
+	for i, st := range spec.Stages {
+		for j := range st.Blocks {
+			stride := 1
+			if j == 0 {
+				stride = st.Stride
+			}
+			if at, err = s.addBlock(i, st, stride, at); err != nil {
+				return nil, fmt.Errorf("space %q: stages[%d], block %d: %w", spec.Name, i, j, err)
+			}
+		}
+	}
+	if s.tail, at, err = s.layers("tail", spec.Tail, at); err != nil {
+		return nil, err
+	}
+	s.addHead(at)
+	return s, nil
+}
+
+// layers builds the stem or the tail.
+func (s *Space) layers(part string, ls []LayerSpec, in Shape) (segment, Shape, error) {
+	b := &builder{spec: &s.spec, in: in, block: -1}
+	v := Input
+	for i, l := range ls {
+		name, stride := fmt.Sprintf("%s.%d", part, i), max(l.Stride, 1)
+		if l.Block != nil {
+			var err error
+			if v, err = b.build(name, *l.Block, v, l.Out, stride); err != nil {
+				return segment{}, in, fmt.Errorf("space %q: %s[%d]: %w", s.Name, part, i, err)
+			}
+			continue
+		}
+		act, _ := parseAct(l.Act) // validated with the spec
+		v = b.conv(name, v, convSpec{out: l.Out, kernel: l.Kernel, stride: stride, act: act})
+	}
+	return segment{b.ops, v}, b.shape(v), nil
+}
+
+func (s *Space) addBlock(stage int, st StageSpec, stride int, in Shape) (Shape, error) {
+	bl := block{stage: stage, keeps: stride == 1 && in.C == st.Out}
+	out := in
+	for _, c := range s.spec.choices(st) {
+		b := &builder{spec: &s.spec, in: in, block: len(s.blocks)}
+		v, err := b.build(fmt.Sprintf("blocks.%d.%s", len(s.blocks), c.Name), c, Input, st.Out, stride)
+		if err != nil {
+			return in, fmt.Errorf("candidate %q: %w", c.Name, err)
+		}
+		out = b.shape(v)
+		bl.names = append(bl.names, c.Name)
+		bl.candidates = append(bl.candidates, segment{b.ops, v})
+	}
+	s.blocks = append(s.blocks, bl)
+	return out, nil
+}
+
+// choices is the candidates of one stage, in the order of their indices.
+func (s *Spec) choices(st StageSpec) []CandidateSpec {
+	if st.Choices == nil {
+		return s.Candidates
+	}
+	cs := make([]CandidateSpec, len(st.Choices))
+	for i, name := range st.Choices {
+		cs[i] = s.Candidates[slices.IndexFunc(s.Candidates, func(c CandidateSpec) bool { return c.Name == name })]
+	}
+	return cs
+}
+
+// addHead appends global pool, dropout and linear to the tail.
+func (s *Space) addHead(in Shape) {
+	ops, v := s.tail.ops, s.tail.out
+	push := func(op Op) {
+		op.Block, op.Inputs, op.In = -1, []int{v}, in
+		ops, v, in = append(ops, op), len(ops), op.Out
+	}
+	push(Op{Name: "pool", Kind: GlobalPool, Out: Shape{in.C, 1, 1}})
+	if p := s.spec.Head.Dropout; p > 0 {
+		push(Op{Name: "dropout", Kind: Dropout, Out: in, Rate: p})
+	}
+	head := Op{
+		Name: "head", Kind: Linear, Out: Shape{s.Classes, 1, 1},
+		Weight: &View{Param: Param{Name: "head.weight", Shape: []int{s.Classes, in.C}, Role: LinearWeight, Init: Init{Std: 0.01}}},
+	}
+	if s.spec.Head.Bias {
+		head.Bias = &View{Param: Param{Name: "head.bias", Shape: []int{s.Classes}, Role: LinearBias}}
+	}
+	push(head)
+	s.tail = segment{ops, v}
+}
+
+// Spec is the specification that the space was made from.
+func (s *Space) Spec() Spec { return s.spec }
+
+// With is the same space for other images or another number of classes.
+func (s *Space) With(in Shape, classes int) (*Space, error) {
+	spec := s.spec
+	spec.Input, spec.Classes = [3]int{in.C, in.H, in.W}, classes
+	return NewSpace(spec)
+}
+
+// Len is the number of choice blocks.
+func (s *Space) Len() int { return len(s.blocks) }
+
+// Candidates names the candidates of block i, in the order of their indices.
+// The caller must not change it.
+func (s *Space) Candidates(i int) []string { return s.blocks[i].names }
+
+// Stage is the stage of block i, counted from zero.
+func (s *Space) Stage(i int) int { return s.blocks[i].stage }
+
+// Size is the number of architectures, as a float: 4^20 and beyond.
+func (s *Space) Size() float64 {
+	n := 1.0
+	for _, b := range s.blocks {
+		n *= float64(len(b.candidates))
+	}
+	return n
+}
+
+// Parse reads an [Arch] from its digits. Errors wrap [ErrNotInSpace] and name
+// the block and its candidates.
+func (s *Space) Parse(text string) (Arch, error) {
+	a := Arch(text)
+	_, err := s.choose(a)
+	return a, err
+}
+
+// choose decodes an arch into the index of each block's candidate.
+func (s *Space) choose(a Arch) ([]int, error) {
+	if len(a) != len(s.blocks) {
+		return nil, fmt.Errorf("arch %q has %d digits, space %s has %d choice blocks: %w", a, len(a), s.Name, len(s.blocks), ErrNotInSpace)
+	}
+	choices := make([]int, len(a))
+	for i := range choices {
+		c, err := a.Choice(i)
+		if err != nil {
+			return nil, fmt.Errorf("arch %q: %w", a, err)
+		}
+		if c >= len(s.blocks[i].candidates) {
+			return nil, fmt.Errorf("arch %q: block %d: choice %d of space %s is none of %s: %w", a, i, c, s.Name, s.listChoices(i), ErrNotInSpace)
+		}
+		choices[i] = c
+	}
+	return choices, nil
+}
+
+func (s *Space) listChoices(i int) string {
+	var list []string
+	for j, name := range s.blocks[i].names {
+		list = append(list, fmt.Sprintf("%c %s", digits[j], name))
+	}
+	return strings.Join(list, ", ")
+}
+
+// Net spells a out as a stand-alone net, all norms affine. Errors wrap
+// [ErrNotInSpace] and name the choice.
+func (s *Space) Net(a Arch) (*Net, error) {
+	choices, err := s.choose(a)
+	if err != nil {
+		return nil, err
+	}
+	n := &Net{Space: s.Name, Arch: a, In: s.In}
+	v := n.join(s.stem, Input)
+	for i, c := range choices {
+		v = n.join(s.blocks[i].candidates[c], v)
+	}
+	n.join(s.tail, v)
+	return n, nil
+}
+
+// join appends a segment that reads value v and returns the value that leaves.
+func (n *Net) join(seg segment, v int) int {
+	at := len(n.Ops)
+	move := func(in int) int {
+		if in == Input {
+			return v
+		}
+		return in + at
+	}
+	for _, op := range seg.ops {
+		ins := make([]int, len(op.Inputs))
+		for i, in := range op.Inputs {
+			ins[i] = move(in)
+		}
+		op.Inputs = ins
+		n.Ops = append(n.Ops, op)
+	}
+	return move(seg.out)
+}
+
+// Path is [Space.Net] as the supernet runs it: without gamma and beta where
+// the space's supernet has none.
+func (s *Space) Path(a Arch) (*Net, error) {
+	n, err := s.Net(a)
+	if err == nil && !s.spec.Norm.SupernetAffine {
+		for i := range n.Ops {
+			n.Ops[i].Norm = n.Ops[i].Norm.plain()
+		}
+	}
+	return n, err
+}
+
+func (n *Norm) plain() *Norm {
+	if n == nil {
+		return nil
+	}
+	p := *n
+	p.Gamma, p.Beta = nil, nil
+	return &p
+}
+
+// Params lists every tensor of the supernet: stem, the candidates of each
+// block in turn, tail and head.
+func (s *Space) Params() []Param {
+	var ps []Param
+	add := func(seg segment) {
+		for _, op := range seg.ops {
+			if !s.spec.Norm.SupernetAffine {
+				op.Norm = op.Norm.plain()
+			}
+			for _, v := range op.views() {
+				ps = append(ps, v.Param)
+			}
+		}
+	}
+	add(s.stem)
+	for _, b := range s.blocks {
+		for _, c := range b.candidates {
+			add(c)
+		}
+	}
+	add(s.tail)
+	return ps
+}
+
+// Sample draws an arch uniformly.
+func (s *Space) Sample(r *rand.Rand) Arch {
+	choices := make([]int, len(s.blocks))
+	for i := range choices {
+		choices[i] = r.IntN(len(s.blocks[i].candidates))
+	}
+	return Make(choices)
+}
+
+// Mutate redraws each block of a with probability p, uniformly over all its
+// candidates, the present one included (spos.md §5.1, official).
+func (s *Space) Mutate(r *rand.Rand, a Arch, p float64) Arch {
+	child := []byte(a)
+	for i := range child {
+		if r.Float64() < p {
+			child[i] = digits[r.IntN(len(s.blocks[i].candidates))]
+		}
+	}
+	return Arch(child)
+}
+
+// Crossover takes each block from either parent with probability one half.
+func (s *Space) Crossover(r *rand.Rand, a, b Arch) Arch {
+	child := []byte(a)
+	for i := range child {
+		if r.IntN(2) == 1 {
+			child[i] = b[i]
+		}
+	}
+	return Arch(child)
+}
+
+// Canonical maps archs that are the same stand-alone net to one of them: the
+// blocks of a stage that keep their shape can change places with a block that
+// does nothing, so those go last.
+func (s *Space) Canonical(a Arch) Arch {
+	c := []byte(a)
+	for from := 0; from < len(c); {
+		to := from
+		for to < len(c) && s.blocks[to].stage == s.blocks[from].stage {
+			to++
+		}
+		if !s.blocks[from].keeps {
+			from++
+		}
+		slices.SortStableFunc(c[from:to], func(x, y byte) int { return s.idle(from, x) - s.idle(from, y) })
+		from = to
+	}
+	return Arch(c)
+}
+
+// idle is one where the digit chooses a candidate without ops, else zero.
+func (s *Space) idle(block int, digit byte) int {
+	if block == len(s.blocks) {
+		return 0
+	}
+	c := strings.IndexByte(digits, digit)
+	if c >= 0 && c < len(s.blocks[block].candidates) && len(s.blocks[block].candidates[c].ops) == 0 {
+		return 1
+	}
+	return 0
+}
