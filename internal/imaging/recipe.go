@@ -1,0 +1,226 @@
+package imaging
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"spos/internal/arch"
+)
+
+// Color is the order of the channels that a network reads.
+type Color string
+
+// The colours. Gray is the ITU-R 601 luma in Pillow's integer arithmetic.
+const (
+	RGB  Color = "rgb"
+	BGR  Color = "bgr"
+	Gray Color = "gray"
+)
+
+// Interpolation is how an image is resized.
+type Interpolation string
+
+// The interpolations. They differ only when an image shrinks, and there by
+// much: a network should be served with the one it was trained with.
+const (
+	// BilinearAntialias widens the triangle with the scale, as Pillow does.
+	// Results equal Pillow's.
+	BilinearAntialias Interpolation = "bilinear_antialias"
+	// Bilinear reads the four nearest pixels whatever the scale, as OpenCV's
+	// INTER_LINEAR does. Results are within one level of OpenCV's.
+	Bilinear Interpolation = "bilinear"
+)
+
+// Rounding says how the longer side follows from the shorter one.
+type Rounding string
+
+// The roundings.
+const (
+	Floor   Rounding = "floor"   // int(short·long/shorter): torchvision, mmrazor 1.x
+	Nearest Rounding = "nearest" // int(short/shorter·long + ½): the official SPOS code
+)
+
+// Range is the scale of a pixel before Mean and Std apply.
+type Range string
+
+// The ranges.
+const (
+	Unit  Range = "0-1"
+	Bytes Range = "0-255"
+)
+
+// MaxSide bounds the sides that a [Recipe] may ask for.
+const MaxSide = 8192
+
+// Recipe is a network's preprocessing as data: how a decoded image becomes
+// its input. It is written in configurations, stored in exported models and
+// obeyed by the server. The zero value keeps the image's size and scales RGB
+// to 0..1.
+type Recipe struct {
+	// Color is the channel order of the input. Empty: rgb.
+	Color Color `yaml:"color,omitempty" json:"color,omitempty"`
+	// Height and Width are the input's size. Both zero: the image's own size.
+	Height int `yaml:"height,omitempty" json:"height,omitempty"`
+	Width  int `yaml:"width,omitempty" json:"width,omitempty"`
+	// ShortSide resizes the shorter side to this many pixels, keeping the
+	// aspect ratio, and then cuts Height×Width from the centre. Zero: the
+	// image is resized to Height×Width, whatever its aspect.
+	ShortSide int `yaml:"short_side,omitempty" json:"short_side,omitempty"`
+	// LongSide rounds the other side after ShortSide. Empty: floor.
+	LongSide Rounding `yaml:"long_side,omitempty" json:"long_side,omitempty"`
+	// Interpolation is used by every resize. Empty: bilinear_antialias.
+	Interpolation Interpolation `yaml:"interpolation,omitempty" json:"interpolation,omitempty"`
+	// Range scales pixels before Mean and Std. Empty: 0-1.
+	Range Range `yaml:"range,omitempty" json:"range,omitempty"`
+	// Mean and Std normalise to (x−mean)/std, in Range's units and in the
+	// order of Color: one value a channel, or one for all. Empty: 0 and 1.
+	Mean []float32 `yaml:"mean,omitempty" json:"mean,omitempty"`
+	Std  []float32 `yaml:"std,omitempty" json:"std,omitempty"`
+}
+
+// OfficialSPOS is the evaluation of the authors' SinglePathOneShot code:
+// short side 256 by OpenCV, centre 224×224, BGR in 0..255, not normalised.
+func OfficialSPOS() Recipe {
+	return Recipe{
+		Color: BGR, Height: 224, Width: 224, ShortSide: 256, LongSide: Nearest,
+		Interpolation: Bilinear, Range: Bytes,
+	}
+}
+
+// MMRazor is the evaluation of mmrazor 1.x: short side 256 by OpenCV, centre
+// 224×224, RGB with the ImageNet mean and deviation.
+func MMRazor() Recipe {
+	return Recipe{
+		Color: RGB, Height: 224, Width: 224, ShortSide: 256, LongSide: Floor,
+		Interpolation: Bilinear, Range: Bytes,
+		Mean: []float32{123.675, 116.28, 103.53}, Std: []float32{58.395, 57.12, 57.375},
+	}
+}
+
+// ParseRecipe decodes and validates the JSON form. An unknown field is an
+// error: a recipe that is obeyed in part gives wrong answers in silence.
+func ParseRecipe(data []byte) (Recipe, error) {
+	var r Recipe
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return Recipe{}, fmt.Errorf("preprocessing recipe: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return Recipe{}, errors.New("preprocessing recipe: more after the JSON object")
+	}
+	if err := r.Validate(); err != nil {
+		return Recipe{}, fmt.Errorf("preprocessing recipe: %w", err)
+	}
+	return r, nil
+}
+
+// Explicit is the recipe with its defaults written out: what a model file
+// stores, so that it means the same whatever the defaults become.
+func (r Recipe) Explicit() Recipe {
+	r.Color = r.color()
+	r.Interpolation = or(r.Interpolation, BilinearAntialias)
+	r.LongSide = or(r.LongSide, Floor)
+	r.Range = or(r.Range, Unit)
+	c := r.Channels()
+	r.Mean, r.Std = spread(r.Mean, c, 0), spread(r.Std, c, 1)
+	return r
+}
+
+// Channels is the number of channels of the input: 1 or 3.
+func (r Recipe) Channels() int {
+	if r.color() == Gray {
+		return 1
+	}
+	return 3
+}
+
+// Shape is the input's shape. Height and width are zero where the recipe
+// leaves them to the image.
+func (r Recipe) Shape() arch.Shape {
+	return arch.Shape{C: r.Channels(), H: r.Height, W: r.Width}
+}
+
+// Validate reports the first field that makes no sense.
+func (r Recipe) Validate() error {
+	switch {
+	case r.color() != RGB && r.color() != BGR && r.color() != Gray:
+		return fmt.Errorf("color: %q is none of rgb, bgr, gray", r.Color)
+	case r.Height < 0 || r.Width < 0 || r.Height > MaxSide || r.Width > MaxSide:
+		return fmt.Errorf("height, width: %d×%d is outside 1..%d", r.Height, r.Width, MaxSide)
+	case (r.Height == 0) != (r.Width == 0):
+		return fmt.Errorf("height, width: %d×%d: give both or neither", r.Height, r.Width)
+	case r.ShortSide < 0 || r.ShortSide > MaxSide:
+		return fmt.Errorf("short_side: %d is outside 0..%d", r.ShortSide, MaxSide)
+	case r.ShortSide > 0 && r.Height == 0:
+		return errors.New("short_side: needs height and width, the crop taken after it")
+	case r.ShortSide > 0 && r.ShortSide < max(r.Height, r.Width):
+		return fmt.Errorf("short_side: %d is smaller than the crop %d×%d", r.ShortSide, r.Height, r.Width)
+	}
+	if v := or(r.LongSide, Floor); v != Floor && v != Nearest {
+		return fmt.Errorf("long_side: %q is none of floor, nearest", v)
+	}
+	if err := validInterpolation(r.Interpolation); err != nil {
+		return fmt.Errorf("interpolation: %w", err)
+	}
+	if v := or(r.Range, Unit); v != Unit && v != Bytes {
+		return fmt.Errorf("range: %q is none of 0-1, 0-255", v)
+	}
+	return r.validMoments()
+}
+
+func (r Recipe) validMoments() error {
+	c := r.Channels()
+	for name, v := range map[string][]float32{"mean": r.Mean, "std": r.Std} {
+		if n := len(v); n != 0 && n != 1 && n != c {
+			return fmt.Errorf("%s: %d values for %d channels", name, n, c)
+		}
+		for _, x := range v {
+			if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+				return fmt.Errorf("%s: %v is no finite number", name, x)
+			}
+		}
+	}
+	for _, x := range r.Std {
+		if x <= 0 {
+			return fmt.Errorf("std: %v is not positive", x)
+		}
+	}
+	return nil
+}
+
+func validInterpolation(v Interpolation) error {
+	if v = or(v, BilinearAntialias); v != Bilinear && v != BilinearAntialias {
+		return fmt.Errorf("%q is none of bilinear, bilinear_antialias", v)
+	}
+	return nil
+}
+
+func (r Recipe) color() Color { return or(r.Color, RGB) }
+
+func or[T ~string](v, def T) T {
+	if v == "" {
+		return def
+	}
+	return v
+}
+
+// spread gives a value to each of c channels.
+func spread(v []float32, c int, def float32) []float32 {
+	out := make([]float32, c)
+	for i := range out {
+		switch len(v) {
+		case 0:
+			out[i] = def
+		case 1:
+			out[i] = v[0]
+		default:
+			out[i] = v[i]
+		}
+	}
+	return out
+}
