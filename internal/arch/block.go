@@ -168,7 +168,7 @@ func (b *builder) build(prefix string, c CandidateSpec, v, out, stride int) (int
 	}
 }
 
-// shuffleBlock is spos.md's §1.2 to §1.4: a main branch beside an identity
+// shuffleBlock is a ShuffleNetV2 block as SPOS and mmrazor build it: a main branch beside an identity
 // (stride 1) or a projection (stride 2), joined along the channels.
 func (b *builder) shuffleBlock(prefix string, c CandidateSpec, v, out, stride int) (int, error) {
 	in := b.shape(v)
@@ -229,7 +229,7 @@ func (b *builder) xceptionBranch(prefix string, v, mid, out, kernel, stride int)
 	return v
 }
 
-// mbconv is the inverted residual of spos.md's §2.2.
+// mbconv is MobileNetV2's inverted residual: expand, depthwise, project.
 func (b *builder) mbconv(prefix string, c CandidateSpec, v, out, stride int) int {
 	act, _ := parseAct(c.Act) // validated with the spec
 	in, x, i := b.shape(v), v, 0

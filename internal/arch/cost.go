@@ -1,6 +1,6 @@
 package arch
 
-// Counter is one published way to count FLOPs (spos.md §3.2).
+// Counter is one published way to count FLOPs , as published.
 type Counter string
 
 // The counters.

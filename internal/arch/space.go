@@ -283,7 +283,7 @@ func (s *Space) Sample(r *rand.Rand) Arch {
 }
 
 // Mutate redraws each block of a with probability p, uniformly over all its
-// candidates, the present one included (spos.md §5.1, official).
+// candidates, the present one included as the official search does.
 func (s *Space) Mutate(r *rand.Rand, a Arch, p float64) Arch {
 	child := []byte(a)
 	for i := range child {
