@@ -43,7 +43,7 @@ func (f FLOPs) Of(c Counter) int64 {
 func (n *Net) Cost() Cost {
 	var c Cost
 	for i := range n.Ops {
-		c.add(n.Ops[i].cost())
+		c.add(n.Ops[i].Cost())
 	}
 	c.ActivationBytes = n.activationBytes()
 	return c
@@ -57,8 +57,8 @@ func (c *Cost) add(o Cost) {
 	c.FLOPs.Thop += o.FLOPs.Thop
 }
 
-// cost is one op's share; it has no ActivationBytes, which is no sum.
-func (o *Op) cost() Cost {
+// Cost is one op's share; it has no ActivationBytes, which is no sum.
+func (o *Op) Cost() Cost {
 	var c Cost
 	for _, v := range o.views() {
 		if v.Role.Trainable() {
@@ -124,7 +124,7 @@ func (s *Space) BlockCost(block, choice int) Cost { return s.blocks[block].candi
 func (seg segment) cost() Cost {
 	var c Cost
 	for i := range seg.ops {
-		c.add(seg.ops[i].cost())
+		c.add(seg.ops[i].Cost())
 	}
 	return c
 }

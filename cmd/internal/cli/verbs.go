@@ -1,0 +1,8 @@
+package cli
+
+import "github.com/spf13/cobra"
+
+// AddVerbs gives a program the verbs that need no libtorch.
+func AddVerbs(root *cobra.Command) {
+	root.AddCommand(NewSpaceCommand(), NewArchCommand())
+}
