@@ -22,6 +22,7 @@ import (
 	"iter"
 	"math"
 	"os"
+	"path/filepath"
 
 	"github.com/google/renameio/v2"
 )
@@ -50,7 +51,7 @@ func Write(path string, meta map[string]string, tensors iter.Seq2[string, Tensor
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(0o644))
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
