@@ -12,21 +12,18 @@
 //   - Size limits are checked on the header, before pixels are allocated.
 package imaging
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors that callers branch on. ErrTooLarge and ErrFormat wrap ErrImage: a
 // caller that asks only whether the image is to blame asks for ErrImage.
 var (
 	ErrImage    = errors.New("bad image")
-	ErrTooLarge = wrapped("image too large")
-	ErrFormat   = wrapped("unsupported image format")
+	ErrTooLarge = fmt.Errorf("%w: too large", ErrImage)
+	ErrFormat   = fmt.Errorf("%w: unsupported format", ErrImage)
 )
-
-type kind struct{ msg string }
-
-func wrapped(msg string) error    { return &kind{msg} }
-func (k *kind) Error() string     { return k.msg }
-func (k *kind) Is(err error) bool { return err == ErrImage } //nolint:errorlint // Is compares identities
 
 // Image is a decoded image: 8 bits a channel, interleaved, rows from the top.
 // C is 1 (grey) or 3 (RGB); len(Pix) is W·H·C.
@@ -38,4 +35,29 @@ type Image struct {
 // NewImage returns a black image.
 func NewImage(w, h, c int) *Image {
 	return &Image{W: w, H: h, C: c, Pix: make([]uint8, w*h*c)}
+}
+
+// check reports an image that breaks the promises of its type.
+func (m *Image) check() error {
+	if m.W < 1 || m.H < 1 || (m.C != 1 && m.C != 3) || len(m.Pix) != m.W*m.H*m.C {
+		return fmt.Errorf("%w: %d bytes for %d×%d pixels of %d channels", ErrImage, len(m.Pix), m.W, m.H, m.C)
+	}
+	return nil
+}
+
+// luma is the grey version of an image, or the image itself if it is grey.
+func (m *Image) luma() *Image {
+	if m.C == 1 {
+		return m
+	}
+	g := NewImage(m.W, m.H, 1)
+	for i := range g.Pix {
+		g.Pix[i] = luma(m.Pix[3*i], m.Pix[3*i+1], m.Pix[3*i+2])
+	}
+	return g
+}
+
+// luma is ITU-R 601 in 65536ths, rounded as Pillow's convert("L") does.
+func luma(r, g, b uint8) uint8 {
+	return uint8((19595*uint32(r) + 38470*uint32(g) + 7471*uint32(b) + 1<<15) >> 16)
 }

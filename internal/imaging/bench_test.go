@@ -1,0 +1,139 @@
+package imaging_test
+
+import (
+	"archive/tar"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"spos/internal/imaging"
+)
+
+// photographs reads real ones where there are any, and skips otherwise.
+func photographs(tb testing.TB) [][]byte {
+	tb.Helper()
+	dir := os.Getenv("SPOS_DATA")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "..", "shared", "data")
+	}
+	f, err := os.Open(filepath.Join(dir, "imagenet-sample-50.tar"))
+	if err != nil {
+		tb.Skipf("no photographs (set SPOS_DATA to a folder that holds imagenet-sample-50.tar): %v", err)
+	}
+	defer f.Close()
+	var all [][]byte
+	for r := tar.NewReader(f); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		all = append(all, b)
+	}
+}
+
+func TestPhotographs(t *testing.T) {
+	all := photographs(t)
+	if len(all) != 50 {
+		t.Fatalf("%d photographs, want 50", len(all))
+	}
+	for i, b := range all {
+		m, err := imaging.Decode(b, imaging.Limits{})
+		if err != nil {
+			t.Errorf("photograph %d: %v", i, err)
+			continue
+		}
+		for _, rec := range []imaging.Recipe{imaging.OfficialSPOS(), imaging.MMRazor()} {
+			dst := make([]float32, rec.Shape().Numel())
+			if err := rec.Apply(m, dst); err != nil {
+				t.Errorf("photograph %d: %v", i, err)
+			}
+			// A photograph has contrast: a decoder that went astray may not.
+			lo, hi := dst[0], dst[0]
+			for _, v := range dst {
+				lo, hi = min(lo, v), max(hi, v)
+			}
+			if hi-lo < 1.5 {
+				t.Errorf("photograph %d: values from %v to %v", i, lo, hi)
+			}
+		}
+	}
+}
+
+func perImage(b *testing.B, n int) {
+	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "img/s")
+}
+
+func BenchmarkDecode(b *testing.B) {
+	all := photographs(b)
+	i := 0
+	for b.Loop() {
+		if _, err := imaging.Decode(all[i%len(all)], imaging.Limits{}); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+	perImage(b, 1)
+}
+
+func BenchmarkTrainPhoto(b *testing.B) {
+	all := photographs(b)
+	rec := imaging.MMRazor()
+	dst := make([]float32, rec.Shape().Numel())
+	r := rand.New(rand.NewPCG(testSeed, 0))
+	for _, interpolation := range []imaging.Interpolation{imaging.Bilinear, imaging.BilinearAntialias} {
+		b.Run(string(interpolation), func(b *testing.B) {
+			a := imaging.SPOSAugment()
+			a.Interpolation = interpolation
+			i := 0
+			for b.Loop() {
+				m, err := imaging.Decode(all[i%len(all)], imaging.Limits{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := a.Apply(r, m, rec, dst); err != nil {
+					b.Fatal(err)
+				}
+				i++
+			}
+			perImage(b, 1)
+		})
+	}
+}
+
+func BenchmarkApplyPhoto(b *testing.B) {
+	m, err := imaging.Decode(photographs(b)[0], imaging.Limits{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	rec := imaging.MMRazor()
+	dst := make([]float32, rec.Shape().Numel())
+	for b.Loop() {
+		_ = rec.Apply(m, dst)
+	}
+	perImage(b, 1)
+}
+
+func BenchmarkAugmentTiny(b *testing.B) {
+	m := numbered(28, 28)
+	rec := imaging.Recipe{Color: imaging.Gray, Height: 28, Width: 28, Mean: []float32{.28}, Std: []float32{.35}}
+	a := imaging.Augment{PadCrop: 2, Flip: .5}
+	dst := make([]float32, 784)
+	r := rand.New(rand.NewPCG(testSeed, 0))
+	for b.Loop() {
+		_ = a.Apply(r, m, rec, dst)
+	}
+	perImage(b, 1)
+}
