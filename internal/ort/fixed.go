@@ -36,7 +36,7 @@ func (b *bound) free() error {
 // Fix binds the session to these inputs and outputs, whose memory the caller
 // goes on writing and reading between runs. Outputs without memory get it
 // from a first run. Memory must be aligned for its type. Scalars and strings
-// live in the library: of such inputs later changes are not seen, and such
+// live in the library: of such inputs later changes are not seen, and string
 // outputs are refused. Errors are those of [Session.Run].
 func (s *Session) Fix(in, out []Tensor) (*Fixed, error) {
 	f, err := s.fix(in, out)
@@ -61,8 +61,8 @@ func (s *Session) fix(in, out []Tensor) (_ *Fixed, err error) {
 		}
 	}
 	for i := range out {
-		if out[i].Type == String || len(out[i].Shape) == 0 {
-			return nil, fmt.Errorf("output %d: %w: a string or a scalar has no memory to write in place", i, ErrTensor)
+		if out[i].Type == String {
+			return nil, fmt.Errorf("output %d: %w: strings have no memory to write in place", i, ErrTensor)
 		}
 	}
 	s.mu.RLock()
@@ -113,6 +113,12 @@ func (f *Fixed) Run() error {
 	}
 	if err := f.s.core.session.RunWithBinding(f.b.binding); err != nil {
 		return fmt.Errorf("ort: run %s: %w", f.s.name, err)
+	}
+	outs := f.b.values[len(f.in):]
+	for i := range f.out {
+		if err := settle(&f.out[i], outs[i]); err != nil {
+			return fmt.Errorf("ort: run %s: output %d: %w", f.s.name, i, err)
+		}
 	}
 	return nil
 }

@@ -131,6 +131,21 @@ func TestScalar(t *testing.T) {
 	}
 }
 
+func TestFixedScalar(t *testing.T) {
+	s := load(t, "scalar.onnx", ort.Options{})
+	f, err := s.Fix([]ort.Tensor{ort.Of([]float32{2}), ort.Of([]float32{0.5})}, []ort.Tensor{ort.Of([]float32{0})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if allocs := testing.AllocsPerRun(10, func() { err = f.Run() }); allocs != 0 || err != nil {
+		t.Errorf("Fixed.Run: %v allocations, error %v, want none", allocs, err)
+	}
+	if got := ort.View[float32](f.Outputs()[0]); got[0] != 2.5 {
+		t.Errorf("got %v, want 2.5", got)
+	}
+}
+
 // TestUnaligned cuts an input out of a buffer at an odd place, as a request's
 // body does.
 func TestUnaligned(t *testing.T) {
