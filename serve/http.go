@@ -1,0 +1,234 @@
+package serve
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// call is what is known of a request beyond net/http.
+type call struct {
+	id        string // of the request: the client's X-Request-Id or a new one
+	route     string
+	model     string // as the path has it, decoded
+	version   string
+	versioned bool
+	found     *version // what model and version led to
+}
+
+type handler func(*Server, http.ResponseWriter, *http.Request, *call) error
+
+// routes are all there are. {m} and {v} stand for one segment. The server matches them itself: http.ServeMux redirects
+// and answers in plain text.
+var routes = []struct {
+	method, path, name string
+	handle             handler
+}{
+	{"GET", "v2", "server", (*Server).serverMetadata},
+	{"GET", "v2/", "server", (*Server).serverMetadata},
+	{"GET", "v2/health/live", "live", (*Server).live},
+	{"GET", "v2/health/ready", "ready", (*Server).isReady},
+	{"GET", "v2/models/{m}", "model", (*Server).modelMetadata},
+	{"GET", "v2/models/{m}/versions/{v}", "model", (*Server).modelMetadata},
+	{"GET", "v2/models/{m}/ready", "model_ready", (*Server).modelReady},
+	{"GET", "v2/models/{m}/versions/{v}/ready", "model_ready", (*Server).modelReady},
+	{"POST", "v2/models/{m}/infer", "infer", (*Server).infer},
+	{"POST", "v2/models/{m}/versions/{v}/infer", "infer", (*Server).infer},
+	{"POST", "v2/models/{m}/classify", "classify", (*Server).classify},
+	{"POST", "v2/models/{m}/versions/{v}/classify", "classify", (*Server).classify},
+	{"GET", "metrics", "metrics", (*Server).serveMetrics},
+}
+
+// ServeHTTP answers one request, and every failure with {"error": text}.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	c := &call{id: requestID(r), route: "unknown"}
+	rec := &recorder{ResponseWriter: w}
+	rec.Header()["X-Request-Id"] = []string{c.id}
+	s.met.inFlight.Inc()
+	defer s.met.inFlight.Dec()
+	defer func() {
+		if p := recover(); p != nil {
+			s.met.panics.Inc()
+			s.opt.Logger.Error("panic", "request_id", c.id, "panic", p, "stack", string(debug.Stack()))
+			s.fail(rec, r, failf(http.StatusInternalServerError, "the request met a bug in the server; its log has it under request id %s", c.id), c)
+		}
+		s.account(rec, r, c, time.Since(start))
+		if rec.broken {
+			panic(http.ErrAbortHandler) // closes the connection, so that the client sees a short body
+		}
+	}()
+	if err := s.dispatch(rec, r, c); err != nil {
+		s.fail(rec, r, err, c)
+	}
+}
+
+// dispatch finds the route.
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, c *call) error {
+	segments := strings.Split(strings.TrimPrefix(r.URL.EscapedPath(), "/"), "/")
+	var allow []string
+	for i := range routes {
+		rt := &routes[i]
+		if !c.match(rt.path, segments) {
+			continue
+		}
+		if rt.method == r.Method || rt.method == "GET" && r.Method == "HEAD" {
+			c.route = rt.name
+			return rt.handle(s, w, r, c)
+		}
+		if allow = append(allow, rt.method); rt.method == "GET" {
+			allow = append(allow, "HEAD")
+		}
+	}
+	if allow == nil {
+		return failf(http.StatusNotFound, "no such path")
+	}
+	methods := strings.Join(append(allow, "OPTIONS"), ", ")
+	if r.Method == "OPTIONS" {
+		w.Header().Set("Allow", methods)
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	return &httpError{code: http.StatusMethodNotAllowed, msg: "the method is not allowed here, use " + methods, allow: methods}
+}
+
+// match compares a route's path with a request's, segment by segment, and notes the decoded names.
+func (c *call) match(path string, segments []string) bool {
+	for i := 0; ; i++ {
+		want, rest, more := strings.Cut(path, "/")
+		if i >= len(segments) {
+			return false
+		}
+		switch want {
+		case "{m}", "{v}":
+			name, err := url.PathUnescape(segments[i])
+			if err != nil || name == "" {
+				return false
+			}
+			if want == "{m}" {
+				c.model, c.version, c.versioned = name, "", false
+			} else {
+				c.version, c.versioned = name, true
+			}
+		case segments[i]:
+		default:
+			return false
+		}
+		if !more {
+			return i == len(segments)-1
+		}
+		path = rest
+	}
+}
+
+// fail writes an error, unless an answer is already on its way or nobody is left to read it.
+func (s *Server) fail(w *recorder, r *http.Request, err error, c *call) {
+	e := answer(err, c.id)
+	if e.code >= 500 && error(e) != err {
+		s.opt.Logger.Error("request failed", "request_id", c.id, "model", short(c.model), "err", err)
+	}
+	if w.status != 0 {
+		w.broken = true
+		return
+	}
+	if e.code == statusClientGone || r.Context().Err() != nil && e != errStop {
+		w.status, w.broken = statusClientGone, true
+		return
+	}
+	drain(w, r)
+	h := w.Header()
+	if e.allow != "" {
+		h.Set("Allow", e.allow)
+	}
+	switch e.code {
+	case http.StatusServiceUnavailable:
+		h.Set("Retry-After", "1")
+	case http.StatusRequestTimeout:
+		h.Set("Connection", "close")
+	case http.StatusUnsupportedMediaType:
+		h.Set("Accept-Encoding", "gzip, deflate")
+	}
+	b := append(appendString([]byte(`{"error":`), e.msg), '}')
+	s.write(w, e.code, b)
+}
+
+// write sends a whole JSON body.
+func (s *Server) write(w http.ResponseWriter, code int, b []byte) {
+	h := w.Header()
+	h["Content-Type"] = []string{"application/json"}
+	h["Content-Length"] = []string{strconv.Itoa(len(b))}
+	w.WriteHeader(code)
+	// A client that does not read its answer has gone away; there is nobody to tell.
+	_ = writePaced(w, b, s.opt.WriteIdleTimeout)
+}
+
+func (s *Server) writeJSON(w http.ResponseWriter, code int, v any) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	s.write(w, code, b.Bytes())
+	return nil
+}
+
+// account logs and counts a request that is over.
+func (s *Server) account(w *recorder, r *http.Request, c *call, took time.Duration) {
+	model, version := "", ""
+	if c.found != nil {
+		model, version = c.found.info.Name, c.found.info.Version
+	}
+	s.met.requests.WithLabelValues(c.route, strconv.Itoa(w.status), model, version).Inc()
+	s.met.seconds.WithLabelValues(c.route, model, version).Observe(took.Seconds())
+	level := slog.LevelInfo
+	if c.route != "infer" && c.route != "classify" && w.status < 400 {
+		level = slog.LevelDebug // probes and scrapes
+	}
+	s.opt.Logger.LogAttrs(r.Context(), level, "request",
+		slog.String("request_id", c.id), slog.String("method", short(r.Method)), slog.String("path", short(r.URL.Path)),
+		slog.Int("status", w.status), slog.Int64("bytes", w.written), slog.Duration("took", took),
+		slog.String("remote", r.RemoteAddr))
+}
+
+// requestID takes the client's id if it is harmless.
+func requestID(r *http.Request) string {
+	id := r.Header.Get("X-Request-Id")
+	harmless := func(c byte) bool { return isWord(c) || c == '-' || c == '.' || c == ':' }
+	if len(id) > 0 && len(id) <= 64 && !slices.ContainsFunc([]byte(id), func(c byte) bool { return !harmless(c) }) {
+		return id
+	}
+	return rand.Text()
+}
+
+// recorder notes what was answered.
+type recorder struct {
+	http.ResponseWriter
+	status  int
+	written int64
+	broken  bool // the connection must not be used again
+}
+
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+func (r *recorder) WriteHeader(code int) {
+	r.status = code
+	r.ResponseWriter.WriteHeader(code)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	n, err := r.ResponseWriter.Write(b)
+	r.written += int64(n)
+	return n, err
+}

@@ -1,0 +1,365 @@
+package serve
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// headerLength is where a body's JSON ends and its tensors begin.
+const headerLength = "Inference-Header-Content-Length"
+
+// infer answers POST …/infer.
+func (s *Server) infer(w http.ResponseWriter, r *http.Request, c *call) error {
+	v, err := s.lookup(r.Context(), c)
+	if err != nil {
+		return err
+	}
+	if v.gate.full() {
+		v.met.rejected("queue_full")
+		return errBusy
+	}
+	mem := &arena{m: &s.memory}
+	defer mem.free()
+	req, err := s.readInfer(w, r, &v.info, mem)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.deadline(req.timeout))
+	defer cancel()
+	out, err := v.compute(ctx, req, mem)
+	if err != nil {
+		return err
+	}
+	return s.writeInfer(w, v, req, out)
+}
+
+// deadline is the time that a request has from its last byte to its answer.
+func (s *Server) deadline(asked time.Duration) time.Duration {
+	if asked > 0 && asked < s.opt.Timeout {
+		return asked
+	}
+	return s.opt.Timeout
+}
+
+// compute waits for its turn and runs the model on a checked request. The outputs are good until mem is freed.
+func (v *version) compute(ctx context.Context, req *inferRequest, mem *arena) ([]Tensor, error) {
+	leave, err := v.gate.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	out := make([]Tensor, len(req.outputs))
+	for i, o := range req.outputs {
+		out[i] = Tensor{Name: o.Name, Type: o.Type}
+		if size := outputSize(o.TensorInfo, req.inputs); size > 0 {
+			buf, err := mem.alloc(size)
+			if err != nil {
+				return nil, err
+			}
+			out[i].Data = buf[:0]
+		}
+	}
+	if err := v.run(ctx, req.inputs, out); err != nil {
+		return nil, err
+	}
+	v.met.inferences.Add(float64(batchOf(req.inputs)))
+	return out, nil
+}
+
+// outputSize guesses the bytes of an output, taking a variable first dimension for the batch; 0 is no guess.
+func outputSize(o TensorInfo, in []Tensor) int {
+	if len(o.Shape) == 0 || len(in) == 0 || len(in[0].Shape) == 0 {
+		return 0
+	}
+	shape := slices.Clone(o.Shape)
+	if shape[0] < 0 {
+		shape[0] = in[0].Shape[0]
+	}
+	const most = 16 << 20
+	n, ok := elements(shape)
+	if !ok || n > most {
+		return 0
+	}
+	return int(n) * o.Type.Size()
+}
+
+// batchOf is what the first dimension of the first input says.
+func batchOf(in []Tensor) int64 {
+	if len(in) == 0 || len(in[0].Shape) == 0 {
+		return 1
+	}
+	return in[0].Shape[0]
+}
+
+// readInfer reads a request in any of its three forms: JSON, JSON followed by tensors, one bare tensor.
+func (s *Server) readInfer(w http.ResponseWriter, r *http.Request, info *ModelInfo, mem *arena) (*inferRequest, error) {
+	length, err := jsonLength(r.Header)
+	if err != nil {
+		return nil, err
+	}
+	b, err := s.openBody(w, r, s.opt.MaxBody)
+	if err != nil {
+		return nil, err
+	}
+	defer b.clear()
+	switch {
+	case length == 0:
+		return readRaw(b, info, mem)
+	case length > s.opt.MaxBody || b.size >= 0 && length > b.size:
+		return nil, badRequest("%s is larger than the body", headerLength)
+	}
+	rd := &requestReader{info: info, mem: mem}
+	if length < 0 {
+		rd.b, err = mem.readAll(b, b.size)
+	} else {
+		rd.b, err = mem.readFull(b, int(length))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := rd.read(); err != nil {
+		return nil, err
+	}
+	if err := rd.bind(); err != nil {
+		return nil, err
+	}
+	return &rd.req, rd.readTails(b, length >= 0)
+}
+
+// jsonLength is the value of the length header, or -1 without it.
+func jsonLength(h http.Header) (int64, error) {
+	vs := h.Values(headerLength)
+	if len(vs) == 0 {
+		return -1, nil
+	}
+	n, err := strconv.ParseUint(vs[0], 10, 62)
+	if len(vs) > 1 || err != nil {
+		return 0, badRequest("%s is not one non-negative number", headerLength)
+	}
+	return int64(n), nil
+}
+
+// bind matches the inputs that were read with those that the model has, and checks what does not need their bytes.
+func (r *requestReader) bind() error {
+	var missing []TensorInfo
+	r.req.inputs = make([]Tensor, len(r.info.Inputs))
+	for i, want := range r.info.Inputs {
+		at := slices.IndexFunc(r.in, func(in wireInput) bool { return in.Name == want.Name })
+		if at < 0 {
+			missing = append(missing, want)
+			continue
+		}
+		in := &r.in[at]
+		if err := fits(&in.Tensor, want); err != nil {
+			return err
+		}
+		n, _ := elements(in.Shape)
+		if want := n * int64(in.Type.Size()); in.size >= 0 && in.Type != Bytes && in.size != want {
+			return badRequest("input %q: binary_data_size is %d, its shape and datatype take %d", short(in.Name), in.size, want)
+		}
+		r.req.inputs[i] = in.Tensor
+	}
+	for i, in := range r.in {
+		if !slices.ContainsFunc(r.info.Inputs, func(t TensorInfo) bool { return t.Name == in.Name }) {
+			return badRequest("the model has no input %q, it has %s", short(in.Name), tensorNames(r.info.Inputs))
+		}
+		if slices.ContainsFunc(r.in[:i], func(t wireInput) bool { return t.Name == in.Name }) {
+			return badRequest("the input %q appears twice", short(in.Name))
+		}
+	}
+	if len(missing) > 0 {
+		return badRequest("missing inputs: %s", tensorNames(missing))
+	}
+	r.req.outputs = r.wanted()
+	for _, o := range r.req.outputs {
+		if (o.Type == FP16 || o.Type == BF16) && !o.binary {
+			return badRequest("output %q is %s, which has no JSON form: ask for it with binary_data", o.Name, o.Type)
+		}
+	}
+	return nil
+}
+
+// wanted lists the outputs asked for, all of them where none was named.
+func (r *requestReader) wanted() []wantedOutput {
+	var wanted []wantedOutput
+	for i, name := range r.names {
+		at := slices.IndexFunc(r.info.Outputs, func(t TensorInfo) bool { return t.Name == name })
+		wanted = append(wanted, wantedOutput{r.info.Outputs[at], r.bins[i] == 1 || r.bins[i] < 0 && r.req.binaryAll})
+	}
+	if wanted == nil {
+		for _, o := range r.info.Outputs {
+			wanted = append(wanted, wantedOutput{o, r.req.binaryAll})
+		}
+	}
+	return wanted
+}
+
+// readTails reads the tensors that follow the JSON, each straight into its own memory.
+func (r *requestReader) readTails(b *body, binary bool) error {
+	for _, in := range r.in {
+		if in.size < 0 {
+			continue
+		}
+		if !binary {
+			return badRequest("input %q has binary_data_size, but the header %s is missing", short(in.Name), headerLength)
+		}
+		if in.size > math.MaxInt32 {
+			return errLarge
+		}
+		data, err := r.mem.readFull(b, int(in.size))
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return badRequest("the body ends inside input %q", short(in.Name))
+		}
+		if err != nil {
+			return err
+		}
+		at := slices.IndexFunc(r.req.inputs, func(t Tensor) bool { return t.Name == in.Name })
+		r.req.inputs[at].Data = data
+	}
+	for _, in := range r.req.inputs {
+		if n, _ := elements(in.Shape); in.Type == Bytes {
+			if err := checkStrings(in.Data, n); err != nil {
+				return badRequest("input %q: %v", short(in.Name), err)
+			}
+		} else if in.Type == Bool && !isBools(in.Data) {
+			return badRequest("input %q: a BOOL is neither 0 nor 1", short(in.Name))
+		}
+	}
+	return b.finish()
+}
+
+// isBools reports that every byte is 0 or 1: other values are undefined in the languages that kernels are written in.
+func isBools(data []byte) bool {
+	return !slices.ContainsFunc(data, func(c byte) bool { return c > 1 })
+}
+
+// fits checks datatype and shape of an input. A dimension of 0 is refused: runtimes fail inside on it.
+func fits(t *Tensor, want TensorInfo) error {
+	name := short(t.Name)
+	if t.Type != want.Type {
+		return badRequest("input %q: datatype is %s, the model takes %s", name, t.Type, want.Type)
+	}
+	if want.Shape != nil && len(t.Shape) != len(want.Shape) {
+		return badRequest("input %q: shape has %d dimensions, the model takes %v", name, len(t.Shape), want.Shape)
+	}
+	for i, d := range t.Shape {
+		switch {
+		case d < 1:
+			return badRequest("input %q: a dimension of shape is %d", name, d)
+		case want.Shape != nil && want.Shape[i] >= 0 && want.Shape[i] != d:
+			return badRequest("input %q: shape is %v, the model takes %v", name, t.Shape, want.Shape)
+		}
+	}
+	if n, ok := elements(t.Shape); !ok || n > math.MaxInt32 {
+		return badRequest("input %q: shape %v has too many elements", name, t.Shape)
+	}
+	return nil
+}
+
+// readRaw reads a body that is nothing but the bytes of the model's only input. Its shape follows from its size.
+func readRaw(b *body, info *ModelInfo, mem *arena) (*inferRequest, error) {
+	if len(info.Inputs) != 1 {
+		return nil, badRequest("a raw request needs a model of one input, this one has %d", len(info.Inputs))
+	}
+	in := info.Inputs[0]
+	data, err := mem.readAll(b, b.size)
+	if err != nil {
+		return nil, err
+	}
+	t := Tensor{Name: in.Name, Type: in.Type, Data: data}
+	if in.Type == Bytes {
+		if t.Data, err = mem.alloc(4 + len(data)); err != nil {
+			return nil, err
+		}
+		t.Data = append(append(t.Data[:0], byte(len(data)), byte(len(data)>>8), byte(len(data)>>16), byte(len(data)>>24)), data...)
+	}
+	if t.Shape, err = rawShape(in, len(data)); err != nil {
+		return nil, err
+	}
+	if t.Type == Bool && !isBools(data) {
+		return nil, badRequest("input %q: a BOOL is neither 0 nor 1", in.Name)
+	}
+	req := &inferRequest{inputs: []Tensor{t}}
+	for _, o := range info.Outputs {
+		req.outputs = append(req.outputs, wantedOutput{o, true})
+	}
+	return req, nil
+}
+
+// rawShape solves for the one variable dimension. Where there are more, the first is a batch of 1.
+func rawShape(in TensorInfo, size int) ([]int64, error) {
+	shape, open := slices.Clone(in.Shape), -1
+	for i := len(shape) - 1; i >= 0; i-- {
+		switch {
+		case shape[i] >= 0:
+		case open < 0:
+			shape[i], open = 1, i
+		case i == 0:
+			shape[i] = 1
+		default:
+			return nil, badRequest("a raw request cannot tell the variable dimensions of %q %v apart", in.Name, in.Shape)
+		}
+	}
+	n, ok := elements(shape)
+	unit := n * int64(in.Type.Size())
+	if in.Type == Bytes {
+		if n != 1 {
+			return nil, badRequest("a raw request holds one element, input %q takes %d", in.Name, n)
+		}
+		return shape, nil
+	}
+	switch {
+	case in.Shape == nil || !ok || n == 0 || n > math.MaxInt32:
+		return nil, badRequest("input %q has no shape that a raw request could have", in.Name)
+	case size == 0 || open < 0 && int64(size) != unit || open >= 0 && int64(size)%unit != 0:
+		return nil, badRequest("input %q: %d bytes do not fit its shape %v of %s", in.Name, size, in.Shape, in.Type)
+	}
+	if open >= 0 {
+		shape[open] = int64(size) / unit
+	}
+	return shape, nil
+}
+
+// writeInfer writes the answer once all of it is known, so that a 200 is never broken off by an error.
+func (s *Server) writeInfer(w http.ResponseWriter, v *version, req *inferRequest, out []Tensor) error {
+	text := s.text.Get().(*bytes.Buffer)
+	defer s.recycle(text)
+	b, err := appendResponse(text.AvailableBuffer(), v, req, out)
+	if err != nil {
+		return err
+	}
+	text.Write(b) // keeps what has grown
+	b = text.Bytes()
+	total, binary := len(b), false
+	for i := range out {
+		if req.outputs[i].binary {
+			total += len(out[i].Data)
+			binary = true
+		}
+	}
+	h := w.Header()
+	h["Content-Type"] = []string{"application/json"}
+	if binary {
+		h["Content-Type"] = []string{"application/octet-stream"}
+		h[headerLength] = []string{strconv.Itoa(len(b))}
+	}
+	h["Content-Length"] = []string{strconv.Itoa(total)}
+	w.WriteHeader(http.StatusOK)
+	if err := writePaced(w, b, s.opt.WriteIdleTimeout); err != nil {
+		return errGone
+	}
+	for i := range out {
+		if req.outputs[i].binary {
+			if err := writePaced(w, out[i].Data, s.opt.WriteIdleTimeout); err != nil {
+				return errGone
+			}
+		}
+	}
+	return nil
+}

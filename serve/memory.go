@@ -1,0 +1,151 @@
+package serve
+
+import (
+	"io"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+const (
+	alignment  = 64      // of every tensor: a cache line, and the widest vector register
+	minClass   = 12      // the smallest pooled buffer is 4 KiB
+	numClasses = 24      // the largest is 32 GiB; the limit on bodies comes far earlier
+	directRead = 4 << 20 // announced sizes up to here get their memory at once, larger ones as the bytes arrive
+)
+
+// memory is the pool of all buffers that hold requests, and the limit on their sum. Bodies of half a megabyte that
+// become garbage with every request cost a fifth of a small model's latency.
+type memory struct {
+	limit int64
+	used  atomic.Int64
+	pools [numClasses]sync.Pool
+}
+
+type block struct {
+	buf   []byte // aligned
+	class int
+}
+
+// arena is the memory of one request. It is not safe for concurrent use.
+type arena struct {
+	m        *memory
+	blocks   []*block
+	reserved int64
+}
+
+// alloc returns n bytes of aligned memory with arbitrary content and the capacity of its size class. The error wraps
+// a 503 when the requests in flight already hold the server's limit.
+func (a *arena) alloc(n int) ([]byte, error) {
+	class := max(bits.Len(uint(max(n, 1)-1)), minClass) - minClass
+	if class >= numClasses {
+		return nil, errMemory
+	}
+	size := int64(1) << (class + minClass)
+	if a.m.used.Add(size) > a.m.limit {
+		a.m.used.Add(-size)
+		return nil, errMemory
+	}
+	b, _ := a.m.pools[class].Get().(*block)
+	if b == nil {
+		raw := make([]byte, size+alignment)
+		shift := -uintptr(unsafe.Pointer(unsafe.SliceData(raw))) & (alignment - 1)
+		b = &block{raw[shift : int64(shift)+size : int64(shift)+size], class}
+	}
+	a.blocks = append(a.blocks, b)
+	return b.buf[:n], nil
+}
+
+// reserve counts n bytes that other code will allocate, until the arena is freed.
+func (a *arena) reserve(n int64) error {
+	if a.m.used.Add(n) > a.m.limit {
+		a.m.used.Add(-n)
+		return errMemory
+	}
+	a.reserved += n
+	return nil
+}
+
+// free gives everything back. Slices from alloc must not be used afterwards.
+func (a *arena) free() {
+	for _, b := range a.blocks {
+		a.m.used.Add(-int64(len(b.buf)))
+		a.m.pools[b.class].Put(b)
+	}
+	a.m.used.Add(-a.reserved)
+	a.blocks, a.reserved = nil, 0
+}
+
+// drop gives back the block that was allocated last.
+func (a *arena) drop(b *block) {
+	for i := range a.blocks {
+		if a.blocks[i] == b {
+			a.blocks = append(a.blocks[:i], a.blocks[i+1:]...)
+			break
+		}
+	}
+	a.m.used.Add(-int64(len(b.buf)))
+	a.m.pools[b.class].Put(b)
+}
+
+// readFull reads n announced bytes. A client that announces much and sends little is given little.
+func (a *arena) readFull(r io.Reader, n int) ([]byte, error) {
+	buf, err := a.alloc(min(n, directRead))
+	if err != nil {
+		return nil, err
+	}
+	for have := 0; ; {
+		k, err := io.ReadFull(r, buf[have:])
+		have += k
+		if err != nil || have == n {
+			return buf[:have], err
+		}
+		if buf, err = a.grow(buf, min(n, 2*have)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// readAll reads to the end; hint is the expected size or -1.
+func (a *arena) readAll(r io.Reader, hint int64) ([]byte, error) {
+	size := int64(64 << 10)
+	if hint >= 0 {
+		size = min(hint+1, directRead) // one more byte, so that the end is seen without growing
+	}
+	buf, err := a.alloc(int(size))
+	if err != nil {
+		return nil, err
+	}
+	buf = buf[:cap(buf)]
+	for have := 0; ; {
+		if have == len(buf) {
+			if buf, err = a.grow(buf, 2*have); err != nil {
+				return nil, err
+			}
+		}
+		k, err := r.Read(buf[have:])
+		have += k
+		if err == io.EOF {
+			return buf[:have], nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// grow moves buf, the latest allocation, into a block of n bytes.
+func (a *arena) grow(buf []byte, n int) ([]byte, error) {
+	old := a.blocks[len(a.blocks)-1]
+	if n <= cap(buf) {
+		return buf[:n], nil
+	}
+	next, err := a.alloc(n)
+	if err != nil {
+		return nil, err
+	}
+	copy(next, buf)
+	a.drop(old)
+	return next, nil
+}

@@ -1,0 +1,79 @@
+package serve
+
+import (
+	"net/http"
+)
+
+// extensions are those of the protocol that the tests hold the server to.
+var extensions = []string{"binary_tensor_data"}
+
+func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ *call) error {
+	return s.writeJSON(w, http.StatusOK, struct {
+		Name       string   `json:"name"`
+		Version    string   `json:"version"`
+		Extensions []string `json:"extensions"`
+	}{s.opt.Name, s.opt.Version, extensions})
+}
+
+// The bodies of the health endpoints are disputed; every client reads the status alone.
+
+func (s *Server) live(w http.ResponseWriter, _ *http.Request, _ *call) error {
+	return s.writeJSON(w, http.StatusOK, map[string]bool{"live": true})
+}
+
+func (s *Server) isReady(w http.ResponseWriter, _ *http.Request, _ *call) error {
+	if !s.ready.Load() {
+		return failf(http.StatusServiceUnavailable, "the server is not ready")
+	}
+	return s.writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
+}
+
+func (s *Server) modelReady(w http.ResponseWriter, r *http.Request, c *call) error {
+	v, err := s.lookup(r.Context(), c)
+	if err != nil {
+		return err
+	}
+	if !s.ready.Load() {
+		return failf(http.StatusServiceUnavailable, "the server is not ready")
+	}
+	return s.writeJSON(w, http.StatusOK, struct {
+		Name  string `json:"name"`
+		Ready bool   `json:"ready"`
+	}{v.info.Name, true})
+}
+
+func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request, c *call) error {
+	v, err := s.lookup(r.Context(), c)
+	if err != nil {
+		return err
+	}
+	return s.writeJSON(w, http.StatusOK, struct {
+		Name       string            `json:"name"`
+		Versions   []string          `json:"versions"`
+		Platform   string            `json:"platform"`
+		Inputs     []TensorInfo      `json:"inputs"`
+		Outputs    []TensorInfo      `json:"outputs"`
+		Properties map[string]string `json:"properties,omitempty"`
+	}{v.info.Name, s.models[v.info.Name].list(), v.info.Platform, listed(v.info.Inputs), listed(v.info.Outputs), v.info.Properties})
+}
+
+// listed spells an open rank as one variable dimension, the nearest that the protocol can say.
+func listed(ts []TensorInfo) []TensorInfo {
+	out := make([]TensorInfo, len(ts))
+	for i, t := range ts {
+		if t.Shape == nil {
+			t.Shape = []int64{-1}
+		}
+		out[i] = t
+	}
+	return out
+}
+
+// serveMetrics answers /metrics on the main listener, unless the metrics have their own.
+func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, _ *call) error {
+	if s.metrics != nil {
+		return failf(http.StatusNotFound, "no such path")
+	}
+	s.met.handler().ServeHTTP(w, r)
+	return nil
+}

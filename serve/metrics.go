@@ -1,0 +1,108 @@
+package serve
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// latencyBuckets reach from half a millisecond, a small model on a fast core, to the longest that a client waits.
+var latencyBuckets = []float64{.0005, .001, .002, .003, .005, .0075, .01, .015, .02, .03, .05, .075, .1, .2, .5, 1, 2, 5, 10}
+
+// metrics are the server's own. The labels model and version only ever hold names of models that are served, so that
+// requests cannot make up new series.
+type metrics struct {
+	registry   *prometheus.Registry
+	requests   *prometheus.CounterVec
+	seconds    *prometheus.HistogramVec
+	rejects    *prometheus.CounterVec
+	queue      *prometheus.HistogramVec
+	compute    *prometheus.HistogramVec
+	decode     *prometheus.HistogramVec
+	running    *prometheus.GaugeVec
+	queued     *prometheus.GaugeVec
+	inferences *prometheus.CounterVec
+	inFlight   prometheus.Gauge
+	panics     prometheus.Counter
+}
+
+// modelMetrics are the series of one version of a model, looked up once.
+type modelMetrics struct {
+	queue, compute, decode prometheus.Observer
+	running, queued        prometheus.Gauge
+	inferences             prometheus.Counter
+	rejects                *prometheus.CounterVec
+}
+
+func newMetrics(r *prometheus.Registry) (*metrics, error) {
+	all := []prometheus.Collector{}
+	if r == nil {
+		r = prometheus.NewRegistry()
+		all = append(all, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	}
+	opts := func(name, help string) prometheus.Opts {
+		return prometheus.Opts{Namespace: "spos", Subsystem: "serve", Name: name, Help: help}
+	}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts(opts(name, help)), labels)
+		all = append(all, c)
+		return c
+	}
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		g := prometheus.NewGaugeVec(prometheus.GaugeOpts(opts(name, help)), labels)
+		all = append(all, g)
+		return g
+	}
+	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
+		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "spos", Subsystem: "serve", Name: name, Help: help, Buckets: latencyBuckets,
+		}, labels)
+		all = append(all, h)
+		return h
+	}
+	m := &metrics{
+		registry:   r,
+		requests:   counter("requests_total", "Requests by route and status; 499 is a client that went away.", "route", "code", "model", "version"),
+		seconds:    histogram("request_seconds", "Time from a request's header to the end of its answer.", "route", "model", "version"),
+		rejects:    counter("rejected_total", "Requests that were not computed to the end, by reason.", "model", "version", "reason"),
+		queue:      histogram("queue_seconds", "Time that requests waited for cores.", "model", "version"),
+		compute:    histogram("compute_seconds", "Time of one run of the model.", "model", "version"),
+		decode:     histogram("decode_seconds", "Time from a picture's bytes to the model's input.", "model", "version"),
+		running:    gauge("running", "Requests at work in the model.", "model", "version"),
+		queued:     gauge("queued", "Requests that wait for cores.", "model", "version"),
+		inferences: counter("inferences_total", "Items inferred: a batch counts each of its own.", "model", "version"),
+		inFlight:   prometheus.NewGauge(prometheus.GaugeOpts(opts("in_flight", "Requests between header and answer."))),
+		panics:     prometheus.NewCounter(prometheus.CounterOpts(opts("panics_total", "Requests that met a bug in the server."))),
+	}
+	for _, c := range append(all, m.inFlight, m.panics) {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) model(name, version string) *modelMetrics {
+	l := prometheus.Labels{"model": name, "version": version}
+	return &modelMetrics{
+		queue: m.queue.With(l), compute: m.compute.With(l), decode: m.decode.With(l),
+		running: m.running.With(l), queued: m.queued.With(l), inferences: m.inferences.With(l),
+		rejects: m.rejects.MustCurryWith(l),
+	}
+}
+
+// rejected counts one of a handful of reasons.
+func (m *modelMetrics) rejected(reason string) { m.rejects.WithLabelValues(reason).Inc() }
+
+func (m *metrics) handler() http.Handler {
+	h := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/metrics" {
+			http.NotFound(w, r)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,261 @@
+// Package serve answers inference requests over HTTP: the Open Inference Protocol with JSON and binary tensors, and
+// pictures in, labels out. It knows how to admit, read, check, answer and stop; what computes is a [Model] behind one
+// method. It must never know how a network is described or trained, and never touches a tensor's meaning except
+// through the metadata that came with the model.
+//
+// The rules of the package: nothing that a client sends is trusted or unbounded; a name from a request is looked up in
+// a map and never becomes part of a path or a metric's label; a 200 is only begun when all of its body is known.
+package serve
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+)
+
+// Options are the settings of a [Server]. Every zero value but Logger's means the default that its comment names.
+type Options struct {
+	// HTTP is the address to listen on. Empty: 127.0.0.1:8000. Port 0 takes a free one.
+	HTTP string
+	// Listener is used instead of listening on HTTP.
+	Listener net.Listener
+	// Metrics is the address of a listener for /metrics alone. Empty: /metrics is on the HTTP address.
+	Metrics string
+	// Registry receives the server's metrics. Nil: a new one, with those of the process and the Go runtime.
+	Registry *prometheus.Registry
+	// Logger receives one line a request and the reasons of failures. It must not be nil.
+	Logger *slog.Logger
+	// Name and Version are what GET /v2 says. Empty: "spos" and "".
+	Name, Version string
+
+	// MaxBody bounds a request's body in bytes, as sent and decompressed. 0: 64 MiB.
+	MaxBody int64
+	// MaxImage bounds an encoded picture in bytes. 0: 16 MiB.
+	MaxImage int64
+	// MaxPixels bounds a picture's width × height. 0: 40 million.
+	MaxPixels int64
+	// Memory bounds the bytes that the bodies and tensors of all requests in flight hold. 0: 512 MiB.
+	Memory int64
+	// MaxConns bounds open connections; further ones wait to be accepted. 0: 1024.
+	MaxConns int
+	// Queue is how many requests wait for one model before the next is refused with 503. 0: 100.
+	Queue int
+	// Cores is how many cores all models together keep busy. 0: GOMAXPROCS.
+	Cores int
+
+	// Timeout is the time from a request's last byte to its answer. 0: 30 s.
+	Timeout time.Duration
+	// HeaderTimeout is the time for a request's header. 0: 10 s.
+	HeaderTimeout time.Duration
+	// BodyIdleTimeout is the longest pause inside a body, BodyTimeout the time for all of it. 0: 10 s, 5 min.
+	BodyIdleTimeout, BodyTimeout time.Duration
+	// WriteIdleTimeout is the longest time for 64 KiB of an answer. 0: 30 s.
+	WriteIdleTimeout time.Duration
+	// IdleTimeout is how long a connection may wait for its next request. 0: 2 min.
+	IdleTimeout time.Duration
+	// DrainDelay is the time between turning unready and refusing connections, for balancers to notice. 0: none.
+	DrainDelay time.Duration
+	// DrainTimeout is the time that accepted requests have to finish when the server stops. 0: 30 s.
+	DrainTimeout time.Duration
+
+	// Load loads a version that a model's Versions list and that was not handed to New, when first asked for. Nil:
+	// such versions are not available.
+	Load func(ctx context.Context, name, version string) (Model, error)
+}
+
+func (o Options) withDefaults() Options {
+	o.HTTP = cmp.Or(o.HTTP, "127.0.0.1:8000")
+	o.Name = cmp.Or(o.Name, "spos")
+	o.MaxBody = cmp.Or(o.MaxBody, 64<<20)
+	o.MaxImage = cmp.Or(o.MaxImage, 16<<20)
+	o.MaxPixels = cmp.Or(o.MaxPixels, 40e6)
+	o.Memory = cmp.Or(o.Memory, 512<<20)
+	o.MaxConns = cmp.Or(o.MaxConns, 1024)
+	o.Queue = cmp.Or(o.Queue, 100)
+	o.Cores = cmp.Or(o.Cores, runtime.GOMAXPROCS(0))
+	o.Timeout = cmp.Or(o.Timeout, 30*time.Second)
+	o.HeaderTimeout = cmp.Or(o.HeaderTimeout, 10*time.Second)
+	o.BodyIdleTimeout = cmp.Or(o.BodyIdleTimeout, 10*time.Second)
+	o.BodyTimeout = cmp.Or(o.BodyTimeout, 5*time.Minute)
+	o.WriteIdleTimeout = cmp.Or(o.WriteIdleTimeout, 30*time.Second)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, 2*time.Minute)
+	o.DrainTimeout = cmp.Or(o.DrainTimeout, 30*time.Second)
+	return o
+}
+
+// Server serves models. Make it with [New], then call Run once, or Close.
+type Server struct {
+	opt    Options
+	models map[string]*entry
+	cores  *semaphore.Weighted
+	memory memory
+	text   sync.Pool // *bytes.Buffer, the JSON of answers
+	met    *metrics
+
+	ready    atomic.Bool
+	listener net.Listener
+	metrics  net.Listener // nil: /metrics is on listener
+}
+
+// New makes a server of models and takes its port. Several models may share a name and differ in version; of those
+// the one with the highest version answers requests that name none. The server owns the models from here on, also
+// when New fails, and closes them at the end of Run or in Close.
+func New(o Options, models ...Model) (_ *Server, err error) {
+	s := &Server{opt: o.withDefaults(), models: map[string]*entry{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeAll(models), s.closeListeners())
+		}
+	}()
+	s.cores = semaphore.NewWeighted(int64(s.opt.Cores))
+	s.memory.limit = s.opt.Memory
+	s.text.New = func() any { return new(bytes.Buffer) }
+	if s.met, err = newMetrics(s.opt.Registry); err != nil {
+		return nil, err
+	}
+	for _, m := range models {
+		if err := s.add(m); err != nil {
+			return nil, err
+		}
+	}
+	if s.listener = s.opt.Listener; s.listener == nil {
+		if s.listener, err = listen(s.opt.HTTP); err != nil {
+			return nil, err
+		}
+	}
+	if s.opt.Metrics != "" {
+		if s.metrics, err = listen(s.opt.Metrics); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func listen(addr string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("serve: %s is in use by another program: stop it, or choose another address (port 0 takes a free one)", addr)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("serve: %s: ports below 1024 need privileges: choose another", addr)
+	case err != nil:
+		return nil, fmt.Errorf("serve: %w", err)
+	}
+	return ln, nil
+}
+
+// Addr is the address that the server listens on.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Run serves until ctx is done. Then it turns unready, stops accepting, finishes the requests it has accepted and
+// closes the models. It returns nil after that, and an error when requests were cut at DrainTimeout or serving failed.
+// Cancelling ctx does not cancel requests.
+func (s *Server) Run(ctx context.Context) error {
+	defer func() { s.ready.Store(false) }()
+	work, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cut(errStop)
+	servers := []*http.Server{s.httpServer(work, s)}
+	listeners := []net.Listener{newLimitedListener(s.listener, s.opt.MaxConns)}
+	if s.metrics != nil {
+		servers = append(servers, s.httpServer(work, s.met.handler()))
+		listeners = append(listeners, newLimitedListener(s.metrics, 16))
+	}
+	group, failed := errgroup.WithContext(ctx)
+	for i, h := range servers {
+		group.Go(func() error {
+			if err := h.Serve(listeners[i]); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve: %w", err)
+			}
+			return nil
+		})
+	}
+	s.ready.Store(true)
+	s.opt.Logger.Info("serving", "address", s.Addr().String(), "models", len(s.models))
+	<-failed.Done()
+	s.ready.Store(false)
+	drained := s.drain(ctx, cut, servers)
+	return errors.Join(group.Wait(), drained, s.closeModels())
+}
+
+// drain lets accepted requests finish, and cuts those that do not.
+func (s *Server) drain(ctx context.Context, cut context.CancelCauseFunc, servers []*http.Server) error {
+	if ctx.Err() != nil && s.opt.DrainDelay > 0 {
+		time.Sleep(s.opt.DrainDelay)
+	}
+	s.opt.Logger.Info("stopping", "timeout", s.opt.DrainTimeout)
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opt.DrainTimeout)
+	defer cancel()
+	var errs []error
+	for _, h := range servers {
+		if err := h.Shutdown(limit); err != nil {
+			cut(errStop)
+			errs = append(errs, fmt.Errorf("serve: requests were cut when %s were over: %w", s.opt.DrainTimeout, err), h.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) httpServer(work context.Context, h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		BaseContext:       func(net.Listener) context.Context { return work },
+		ReadHeaderTimeout: s.opt.HeaderTimeout,
+		IdleTimeout:       s.opt.IdleTimeout,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
+	}
+}
+
+// Close frees the port and the models of a server that was not run.
+func (s *Server) Close() error { return errors.Join(s.closeListeners(), s.closeModels()) }
+
+func (s *Server) closeListeners() error {
+	var errs []error
+	for _, ln := range []net.Listener{s.listener, s.metrics} {
+		if ln != nil {
+			errs = append(errs, ln.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) closeModels() error {
+	var all []Model
+	for _, e := range s.models {
+		all = append(all, e.loaded()...)
+	}
+	return closeAll(all)
+}
+
+func closeAll(models []Model) error {
+	var errs []error
+	for _, m := range models {
+		if c, ok := m.(io.Closer); ok {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) recycle(b *bytes.Buffer) {
+	const most = 4 << 20
+	if b.Cap() <= most {
+		b.Reset()
+		s.text.Put(b)
+	}
+}
