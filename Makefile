@@ -1,0 +1,3 @@
+.PHONY: native
+native:
+	internal/native/native.sh
