@@ -19,9 +19,10 @@ type graph struct {
 	o   Options
 	pb  *onnxpb.GraphProto
 
-	value []string        // of each op: the name of its output
-	rank2 []bool          // of each op: its output is (N, C), not (N, C, H, W)
-	names map[string]bool // of values, initializers included
+	value    []string        // of each op: the name of its output; empty until there is a node
+	selected []selection     // of each Take and Shuffle
+	rank2    []bool          // of each op: its output is (N, C), not (N, C, H, W)
+	names    map[string]bool // of values, initializers included
 }
 
 func newGraph(n *arch.Net, w Weights, o Options) (*onnxpb.GraphProto, error) {
@@ -30,10 +31,11 @@ func newGraph(n *arch.Net, w Weights, o Options) (*onnxpb.GraphProto, error) {
 	}
 	g := &graph{
 		net: n, w: w, o: o,
-		pb:    &onnxpb.GraphProto{Name: new(n.Space + "/" + string(n.Arch))},
-		value: make([]string, len(n.Ops)),
-		rank2: make([]bool, len(n.Ops)),
-		names: map[string]bool{},
+		pb:       &onnxpb.GraphProto{Name: new(n.Space + "/" + string(n.Arch))},
+		value:    make([]string, len(n.Ops)),
+		selected: make([]selection, len(n.Ops)),
+		rank2:    make([]bool, len(n.Ops)),
+		names:    map[string]bool{},
 	}
 	if err := g.claim(InputName); err != nil {
 		return nil, err
@@ -55,6 +57,13 @@ func newGraph(n *arch.Net, w Weights, o Options) (*onnxpb.GraphProto, error) {
 // op emits the nodes of one op.
 func (g *graph) op(i int) error {
 	o := &g.net.Ops[i]
+	if o.Kind != arch.Take && o.Kind != arch.Shuffle {
+		for _, j := range o.Inputs {
+			if err := g.materialize(j); err != nil {
+				return err
+			}
+		}
+	}
 	switch o.Kind {
 	case arch.Conv:
 		return g.conv(i, o)
@@ -64,12 +73,10 @@ func (g *graph) op(i int) error {
 		return g.emit(i, "GlobalAveragePool", nil, g.in(o, 0))
 	case arch.Dropout:
 		return g.dropout(i, o)
-	case arch.Take:
-		return g.take(i, o)
+	case arch.Take, arch.Shuffle:
+		return g.route(i, o)
 	case arch.Concat:
 		return g.concat(i, o)
-	case arch.Shuffle:
-		return g.shuffle(i, o)
 	case arch.Add:
 		g.rank2[i] = g.isRank2(o.Inputs[0])
 		return g.emit(i, "Add", nil, g.in(o, 0), g.in(o, 1))
@@ -97,7 +104,7 @@ func (g *graph) conv(i int, o *arch.Op) error {
 		return err
 	}
 	k, s, p := int64(o.Kernel), int64(o.Stride), int64(o.Pad)
-	attrs := []*onnxpb.AttributeProto{
+	as := attrs{
 		attrInts("dilations", 1, 1),
 		attrInt("group", int64(o.Groups)),
 		attrInts("kernel_shape", k, k),
@@ -105,9 +112,9 @@ func (g *graph) conv(i int, o *arch.Op) error {
 		attrInts("strides", s, s),
 	}
 	if !g.o.KeepNorm && o.Act == arch.None {
-		return g.emit(i, "Conv", attrs, inputs...)
+		return g.emit(i, "Conv", as, inputs...)
 	}
-	if err := g.node("Conv", attrs, inputs, o.Name+".conv"); err != nil {
+	if err := g.node("Conv", as, inputs, o.Name+".conv"); err != nil {
 		return err
 	}
 	x := o.Name + ".conv"
@@ -130,11 +137,11 @@ func (g *graph) norm(i int, o *arch.Op, nm norm, x string) error {
 		}
 		inputs = append(inputs, name)
 	}
-	attrs := []*onnxpb.AttributeProto{attrFloat("epsilon", float32(nm.eps))}
+	as := attrs{attrFloat("epsilon", float32(nm.eps))}
 	if o.Act == arch.None {
-		return g.emit(i, "BatchNormalization", attrs, inputs...)
+		return g.emit(i, "BatchNormalization", as, inputs...)
 	}
-	if err := g.node("BatchNormalization", attrs, inputs, o.Name+".bn"); err != nil {
+	if err := g.node("BatchNormalization", as, inputs, o.Name+".bn"); err != nil {
 		return err
 	}
 	return g.act(i, o, o.Name+".bn")
@@ -156,7 +163,7 @@ func (g *graph) linear(i int, o *arch.Op) error {
 	x := g.in(o, 0)
 	if !g.isRank2(o.Inputs[0]) {
 		flat := o.Name + ".flat"
-		if err := g.node("Flatten", []*onnxpb.AttributeProto{attrInt("axis", 1)}, []string{x}, flat); err != nil {
+		if err := g.node("Flatten", attrs{attrInt("axis", 1)}, []string{x}, flat); err != nil {
 			return err
 		}
 		x = flat
@@ -180,7 +187,7 @@ func (g *graph) linear(i int, o *arch.Op) error {
 		inputs = append(inputs, o.Name+".bias")
 	}
 	g.rank2[i] = true
-	return g.emit(i, "Gemm", []*onnxpb.AttributeProto{attrInt("transB", 1)}, inputs...)
+	return g.emit(i, "Gemm", attrs{attrInt("transB", 1)}, inputs...)
 }
 
 // dropout is the identity in evaluation: no node, but where it is the output.
@@ -193,11 +200,14 @@ func (g *graph) dropout(i int, o *arch.Op) error {
 	return nil
 }
 
-func (g *graph) take(i int, o *arch.Op) error {
+// route notes what a Take or Shuffle selects; its reader emits the node.
+func (g *graph) route(i int, o *arch.Op) error {
 	g.rank2[i] = g.isRank2(o.Inputs[0])
-	start, step := int64(o.Start), int64(o.Step)
-	end := start + step*int64(o.Out.C-1) + 1
-	return g.emit(i, "Slice", nil, g.in(o, 0), g.constInts(start), g.constInts(end), g.constInts(1), g.constInts(step))
+	g.selected[i] = g.choose(o)
+	if i == len(g.net.Ops)-1 {
+		return g.materialize(i)
+	}
+	return nil
 }
 
 func (g *graph) concat(i int, o *arch.Op) error {
@@ -206,35 +216,25 @@ func (g *graph) concat(i int, o *arch.Op) error {
 	for k := range o.Inputs {
 		inputs[k] = g.in(o, k)
 	}
-	return g.emit(i, "Concat", []*onnxpb.AttributeProto{attrInt("axis", 1)}, inputs...)
-}
-
-func (g *graph) shuffle(i int, o *arch.Op) error {
-	c, h, w, groups := int64(o.In.C), int64(o.In.H), int64(o.In.W), int64(o.Groups)
-	// Zero copies the dimension, here the batch.
-	if err := g.node("Reshape", nil, []string{g.in(o, 0), g.constInts(0, groups, c/groups, h, w)}, o.Name+".groups"); err != nil {
-		return err
-	}
-	if err := g.node("Transpose", []*onnxpb.AttributeProto{attrInts("perm", 0, 2, 1, 3, 4)}, []string{o.Name + ".groups"}, o.Name+".swap"); err != nil {
-		return err
-	}
-	return g.emit(i, "Reshape", nil, o.Name+".swap", g.constInts(0, c, h, w))
+	return g.emit(i, "Concat", attrs{attrInt("axis", 1)}, inputs...)
 }
 
 // in is the name of an op's k-th input value.
-func (g *graph) in(o *arch.Op, k int) string {
-	if o.Inputs[k] == arch.Input {
+func (g *graph) in(o *arch.Op, k int) string { return g.valueOf(o.Inputs[k]) }
+
+func (g *graph) valueOf(i int) string {
+	if i == arch.Input {
 		return InputName
 	}
-	return g.value[o.Inputs[k]]
+	return g.value[i]
 }
 
 func (g *graph) isRank2(i int) bool { return i != arch.Input && g.rank2[i] }
 
 // emit adds the node that makes op i's output.
-func (g *graph) emit(i int, kind string, attrs []*onnxpb.AttributeProto, inputs ...string) error {
+func (g *graph) emit(i int, kind string, as attrs, inputs ...string) error {
 	g.name(i)
-	if err := g.node(kind, attrs, inputs, g.value[i]); err != nil {
+	if err := g.node(kind, as, inputs, g.value[i]); err != nil {
 		return err
 	}
 	g.describe(i)
@@ -258,14 +258,14 @@ func (g *graph) describe(i int) {
 }
 
 // node adds a node, named as its first output.
-func (g *graph) node(kind string, attrs []*onnxpb.AttributeProto, inputs []string, outputs ...string) error {
+func (g *graph) node(kind string, as attrs, inputs []string, outputs ...string) error {
 	for _, out := range outputs {
 		if err := g.claim(out); err != nil {
 			return err
 		}
 	}
 	g.pb.Node = append(g.pb.Node, &onnxpb.NodeProto{
-		Name: &outputs[0], OpType: &kind, Input: inputs, Output: outputs, Attribute: attrs,
+		Name: &outputs[0], OpType: &kind, Input: inputs, Output: outputs, Attribute: as,
 	})
 	return nil
 }
@@ -313,6 +313,15 @@ func (g *graph) floats(name string, data []float32, dims ...int) error {
 	return nil
 }
 
+// ints adds an integer initializer, a vector.
+func (g *graph) ints(name string, data []int64) error {
+	if err := g.claim(name); err != nil {
+		return err
+	}
+	g.add(name, onnxpb.TensorProto_INT64, rawInts(data), []int64{int64(len(data))})
+	return nil
+}
+
 // Prefixes of the names of shared constants, which are named by value, such as
 // int64.0.160.28.28.
 const (
@@ -344,6 +353,8 @@ func (g *graph) constant(name string, t onnxpb.TensorProto_DataType, raw []byte,
 func (g *graph) add(name string, t onnxpb.TensorProto_DataType, raw []byte, dims []int64) {
 	g.pb.Initializer = append(g.pb.Initializer, &onnxpb.TensorProto{Name: &name, DataType: new(int32(t)), Dims: dims, RawData: raw})
 }
+
+type attrs = []*onnxpb.AttributeProto
 
 func attrInt(name string, v int64) *onnxpb.AttributeProto {
 	return &onnxpb.AttributeProto{Name: &name, Type: onnxpb.AttributeProto_INT.Enum(), I: &v}
