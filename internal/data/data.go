@@ -4,8 +4,20 @@
 package data
 
 import (
+	"errors"
+	"fmt"
+
 	"spos/internal/arch"
 	"spos/internal/imaging"
+)
+
+// Errors that callers branch on.
+var (
+	// ErrData is wrapped by errors about what a data set holds: a broken
+	// file, an empty class, a layout that is not understood.
+	ErrData = errors.New("bad data set")
+	// ErrNotFound is wrapped by errors about data that is not there.
+	ErrNotFound = errors.New("data set not found")
 )
 
 // Batch is a number of images and their labels.
@@ -28,4 +40,15 @@ type Dataset interface {
 	// Image reads image i. Its pixels may be shared and are not to be
 	// changed. An error names the image's file.
 	Image(i int) (imaging.Image, error)
+}
+
+// Named is a [Dataset] whose images have names: where each was stored.
+type Named interface{ Name(i int) string }
+
+// Name is what to call image i of d in a message.
+func Name(d Dataset, i int) string {
+	if n, ok := d.(Named); ok {
+		return n.Name(i)
+	}
+	return fmt.Sprintf("image %d", i)
 }
