@@ -27,7 +27,8 @@ type Schedule struct {
 	// Kind is the decay: linear, poly, cosine or constant. Empty: linear.
 	Kind Decay `yaml:"kind"`
 	// Steps is the number of optimiser steps; or Epochs the number of times
-	// that training sees all images. One of the two.
+	// that training sees all images. One of the two; neither means the paper's
+	// 150,000 steps.
 	Steps  int64   `yaml:"steps,omitempty"`
 	Epochs float64 `yaml:"epochs,omitempty"`
 	// WarmupSteps rise linearly to the base rate, base·k/WarmupSteps, before
@@ -38,6 +39,9 @@ type Schedule struct {
 	MinLR float64 `yaml:"min_lr,omitempty"`
 }
 
+// defaultSteps is the length of the official supernet's training.
+const defaultSteps = 150_000
+
 // Validate reports the first field that makes no sense.
 func (s Schedule) Validate() error {
 	switch s.Kind {
@@ -47,9 +51,9 @@ func (s Schedule) Validate() error {
 	}
 	switch {
 	case s.Steps != 0 && s.Epochs != 0:
-		return errors.New("steps, epochs: give one of them")
-	case s.Steps <= 0 && !(s.Epochs > 0 && s.Epochs <= 1e6):
-		return errors.New("steps, epochs: one of them must be positive")
+		return errors.New("steps, epochs: give one of them (0 takes back what a file says)")
+	case s.Steps < 0 || !(s.Epochs >= 0 && s.Epochs <= 1e6):
+		return errors.New("steps, epochs: out of range")
 	case s.WarmupSteps < 0 || s.Steps > 0 && s.WarmupSteps >= s.Steps:
 		return fmt.Errorf("warmup_steps: %d is outside 0 to steps", s.WarmupSteps)
 	case !(s.MinLR >= 0 && s.MinLR < math.Inf(1)):
@@ -61,10 +65,14 @@ func (s Schedule) Validate() error {
 // Total is the number of steps where an epoch has perEpoch of them, at least
 // one.
 func (s Schedule) Total(perEpoch int64) int64 {
-	if s.Steps > 0 {
+	switch {
+	case s.Steps > 0:
 		return s.Steps
+	case s.Epochs > 0:
+		return max(1, int64(math.Round(s.Epochs*float64(perEpoch))))
+	default:
+		return defaultSteps
 	}
-	return max(1, int64(math.Round(s.Epochs*float64(perEpoch))))
 }
 
 // LR is the learning rate of step k out of total, counted from one.

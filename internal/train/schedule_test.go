@@ -49,6 +49,7 @@ func TestScheduleTotal(t *testing.T) {
 		{train.Schedule{Epochs: 3}, 300},
 		{train.Schedule{Epochs: 0.505}, 51},
 		{train.Schedule{Epochs: 1e-9}, 1},
+		{train.Schedule{}, 150_000},
 	} {
 		if got := c.s.Total(100); got != c.want {
 			t.Errorf("%+v: total %d, want %d", c.s, got, c.want)
@@ -58,12 +59,12 @@ func TestScheduleTotal(t *testing.T) {
 
 func TestScheduleValidate(t *testing.T) {
 	for want, s := range map[string]train.Schedule{
-		"kind: \"sine\"":  {Kind: "sine", Steps: 1},
-		"give one":        {Steps: 1, Epochs: 1},
-		"must be":         {},
-		"must be positiv": {Epochs: math.NaN()},
-		"warmup_steps":    {Steps: 5, WarmupSteps: 5},
-		"min_lr":          {Steps: 5, MinLR: math.NaN()},
+		"kind: \"sine\"": {Kind: "sine", Steps: 1},
+		"give one":       {Steps: 1, Epochs: 1},
+		"out of range":   {Steps: -1},
+		"out of":         {Epochs: math.NaN()},
+		"warmup_steps":   {Steps: 5, WarmupSteps: 5},
+		"min_lr":         {Steps: 5, MinLR: math.NaN()},
 	} {
 		if err := s.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %q", s, err, want)
