@@ -1,3 +1,90 @@
-.PHONY: native
+# make              builds bin/spos and bin/spos-edge
+# make quickstart   trains, searches, exports and serves on Fashion-MNIST
+# make test         runs every test; make check adds format, lint and walls
+
+SHELL      := bash
+.SHELLFLAGS = -eu -o pipefail -c
+
+GO       ?= go
+VERSION  := $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
+STAMP     = -X spos/cmd/internal/cli.Version=$(VERSION)
+NATIVE    = . .native/env.sh &&
+LINT      = $(GO) tool -modfile=tools/go.mod golangci-lint
+FUZZTIME ?= 20s
+BENCH    ?= .
+
+# Packages with tests; those that link libtorch run without the race detector,
+# which sees nothing of native threads and slows the rest down.
+TESTED    = $(GO) list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | sed -n 's/^\([^ ]*\)\.test /\1 /p'
+TORCH     = $(TESTED) | awk '/wangkuiyi\/gotorch/ {print $$1}'
+PURE      = $(TESTED) | awk '!/wangkuiyi\/gotorch/ {print $$1}'
+
+.PHONY: all native build quickstart test check format vet modern lint generated torchless edge fuzz bench fmt generate clean
+
+all: build
+
+# Finds or fetches libtorch and ONNX Runtime and writes .native/env.sh.
 native:
-	internal/native/native.sh
+	@internal/native/native.sh
+
+build: native
+	$(NATIVE) $(GO) build -ldflags "$$SPOS_LDFLAGS $(STAMP)" -o bin/ ./cmd/spos
+	$(GO) build -ldflags "$(STAMP)" -o bin/ ./cmd/spos-edge
+
+quickstart: build
+	bin/spos quickstart --work-dir work/quickstart
+
+test: native
+	$(NATIVE) packages=$$($(PURE)) && $(GO) test -race -ldflags= $$packages
+	$(NATIVE) packages=$$($(TORCH)) && test -z "$$packages" || $(GO) test $$packages
+
+check: format vet modern lint generated torchless test
+
+format:
+	@diff=$$($(LINT) fmt --diff) && test -z "$$diff" || { echo "$$diff"; echo "mend with: make fmt"; exit 1; }
+
+vet:
+	$(GO) vet ./...
+
+# What a newer Go says in fewer words.
+modern:
+	$(GO) fix -diff ./...
+
+lint:
+	$(LINT) run
+
+generated:
+	@if command -v $(firstword $(or $(PROTOC),protoc)) >/dev/null; then \
+		$(GO) generate ./... && git diff --exit-code -- '*.pb.go'; \
+	else echo "generated: skipped, no protoc (apt-get install protobuf-compiler)"; fi
+
+# spos-edge must build and start where no libtorch is.
+torchless:
+	@deps=$$($(GO) list -deps ./cmd/spos-edge | grep -E 'gotorch|^spos/supernet' || true); \
+		test -z "$$deps" || { echo "spos-edge reaches libtorch through:" $$deps; exit 1; }
+	env -u LIBRARY_PATH -u GOFLAGS $(GO) build -ldflags "$(STAMP)" -o bin/ ./cmd/spos-edge
+	bin/spos-edge --version
+
+edge:
+	@command -v aarch64-linux-gnu-gcc >/dev/null || { echo "no cross compiler; install it with: apt-get install gcc-aarch64-linux-gnu"; exit 1; }
+	CGO_ENABLED=1 GOOS=linux GOARCH=arm64 CC=aarch64-linux-gnu-gcc \
+		$(GO) build -ldflags "$(STAMP)" -o bin/spos-edge-linux-arm64 ./cmd/spos-edge
+
+fuzz: native
+	@$(NATIVE) grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$file); do \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file) || exit 1; \
+		done; \
+	done
+
+bench: native
+	$(NATIVE) $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+fmt:
+	$(LINT) fmt
+
+generate:
+	$(GO) generate ./...
+
+clean:
+	rm -rf bin .native

@@ -20,7 +20,7 @@ cxx=${CXX:-g++}
 python=${PYTHON:-python3}
 arch=$(uname -m)
 
-say() { printf 'native: %s\n' "$*"; }
+say() { printf 'native: %s\n' "$*" >&2; }
 die() { printf 'native: %s\n' "$*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null || die "$1 is missing; install it with: $2"; }
 digest() { sha256sum | cut -c1-16; }
@@ -114,7 +114,8 @@ find_torch() {
 
 # find_onnxruntime sets ort, the path of the shared library.
 find_onnxruntime() {
-	if [[ -n ${SPOS_ONNXRUNTIME:-} ]]; then
+	# One of ours is what an earlier env.sh named: the pins decide anew.
+	if [[ -n ${SPOS_ONNXRUNTIME:-} && $SPOS_ONNXRUNTIME != "$cache"/* ]]; then
 		[[ -f $SPOS_ONNXRUNTIME ]] || die "SPOS_ONNXRUNTIME=$SPOS_ONNXRUNTIME is not a file; name the libonnxruntime.so itself"
 		ort=$(realpath "$SPOS_ONNXRUNTIME")
 		return
@@ -134,7 +135,7 @@ object() {
 	shift
 	out=$cache/obj/$({ cat "$src"; cat "$(dirname "$src")"/*.h 2>/dev/null; echo "$toolchain $*"; } | digest).o
 	if [[ ! -f $out ]]; then
-		say "compiling $(basename "$src")" >&2
+		say "compiling $(basename "$src")"
 		tmp=$(mktemp "$cache/obj/tmp.XXXXXX")
 		"$cxx" "$@" -I"$(dirname "$src")" -ffile-prefix-map="$root"=. -c "$src" -o "$tmp" || { rm -f "$tmp"; return 1; }
 		mv "$tmp" "$out"
@@ -236,12 +237,14 @@ fi
 
 cat >"$root/.native/env.sh.tmp" <<ENV
 # Written by make native; read it with: . .native/env.sh
+[ "\${SPOS_NATIVE:-}" != $dir ] || return 0
 export SPOS_NATIVE=$dir
-export LIBRARY_PATH=$dir:$dir/link\${LIBRARY_PATH:+:\$LIBRARY_PATH}
-# Only the last link step sees the library's directory: cached Go packages stay valid.
-export SPOS_LDFLAGS="-r=$dir"
-export GOFLAGS="\${GOFLAGS:+\$GOFLAGS }-ldflags=-r=$dir"
 export SPOS_ONNXRUNTIME=$ort
+export LIBRARY_PATH=$dir:$dir/link\${LIBRARY_PATH:+:\$LIBRARY_PATH}
+# Only the last link step is told where the libraries are, so that Go packages
+# compiled before stay in Go's cache, and tests run again when a library changes.
+export SPOS_LDFLAGS=-r=$dir
+export GOFLAGS="\${GOFLAGS:+\$GOFLAGS }-ldflags=-r=$dir"
 ENV
 mv "$root/.native/env.sh.tmp" "$root/.native/env.sh"
 say "ready: $dir"
