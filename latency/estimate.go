@@ -1,0 +1,163 @@
+package latency
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// DefaultSpread is the relative standard deviation between the medians of two
+// sessions of one model that [Estimate] assumes before it has seen several:
+// see docs/lab.md for where it was measured.
+const DefaultSpread = 0.03
+
+// Estimate is a latency with its uncertainty.
+//
+// The interval is a hierarchical bootstrap: sessions are drawn with
+// replacement, and within each, blocks of consecutive runs (neighbours are
+// correlated). Sessions are few, and a plain bootstrap of few is far too
+// narrow: of one it has no width at all. So the variance between sessions is
+// taken as that of the sessions seen together with an assumed one
+// ([Protocol.Spread]), which counts for four more (the conjugate update of a
+// scaled inverse chi-square); noise is added to the drawn sessions to reach
+// it; and each replicate's deviations are stretched by √(ν/χ²ν), which gives
+// Student's tails for a variance known from ν samples. All on a logarithmic
+// scale, as disturbances are relative. The draw is seeded: the same runs give
+// the same interval.
+type Estimate struct {
+	P50      time.Duration // median over sessions of each session's median
+	P90      time.Duration // of all runs
+	Min      time.Duration // of all runs: what the code takes when nothing disturbs
+	Low      time.Duration // 95 % interval of P50
+	High     time.Duration
+	Runs     int
+	Sessions int
+}
+
+const (
+	replicates  = 1000
+	resamples   = 200 // of the runs of one session; replicates share them
+	confidence  = 0.95
+	maxGroups   = 256 // runs of one session that are resampled one by one
+	bootSeed    = 1
+	priorWeight = 4 // how many sessions the assumed spread counts for
+)
+
+// estimate needs at least one session and a run in each; spread is
+// [Protocol.Spread].
+func estimate(sessions [][]time.Duration, spread float64) Estimate {
+	e := Estimate{Sessions: len(sessions)}
+	var all []time.Duration
+	logs := make([][]float64, len(sessions)) // runs
+	meds := make([]float64, len(sessions))   // medians
+	for i, runs := range sessions {
+		all = append(all, runs...)
+		logs[i] = logGroups(runs)
+		meds[i] = math.Log(median(slices.Clone(runs)))
+	}
+	slices.Sort(all)
+	e.Runs = len(all)
+	e.Min = all[0]
+	e.P90 = all[quantileIndex(len(all), 0.9)]
+	center := median(slices.Clone(meds))
+	e.P50 = fromLog(center)
+
+	n := float64(len(meds))
+	sum := sumSquares(meds)
+	nu := priorWeight + n - 1
+	variance := (priorWeight*spread*spread + sum) / nu
+	noise := math.Sqrt(max(0, variance-sum/n)) // what drawing the sessions does not bring
+
+	rng := rand.New(rand.NewPCG(bootSeed, uint64(len(all))))
+	within := make([][]float64, len(logs)) // what resampling a session's runs does to its median
+	for i, x := range logs {
+		within[i] = blockMedians(rng, x)
+	}
+	draws := make([]float64, replicates)
+	picked := make([]float64, len(meds))
+	for r := range draws {
+		stretch := math.Sqrt(nu / chiSquare(rng, nu))
+		for i := range picked {
+			s := rng.IntN(len(meds))
+			between := meds[s] - center + noise*rng.NormFloat64()
+			picked[i] = within[s][rng.IntN(resamples)] - meds[s] + stretch*between
+		}
+		draws[r] = center + median(picked)
+	}
+	slices.Sort(draws)
+	tail := (1 - confidence) / 2
+	e.Low = min(e.P50, fromLog(draws[quantileIndex(replicates, tail)]))
+	e.High = max(e.P50, fromLog(draws[quantileIndex(replicates, 1-tail)]))
+	return e
+}
+
+func fromLog(x float64) time.Duration { return time.Duration(math.Round(math.Exp(x))) }
+
+// logGroups is the runs' logarithms; of more than maxGroups runs, the
+// logarithms of the medians of as many groups of neighbours, since then what
+// is left to chance within a session is small beside what sessions differ.
+func logGroups(runs []time.Duration) []float64 {
+	size := (len(runs) + maxGroups - 1) / maxGroups
+	var g []float64
+	for c := range slices.Chunk(runs, size) {
+		g = append(g, math.Log(max(1, median(slices.Clone(c)))))
+	}
+	return g
+}
+
+// blockMedians are medians of resamples of x in circular blocks of about the
+// cube root of its length.
+func blockMedians(rng *rand.Rand, x []float64) []float64 {
+	block := int(math.Ceil(math.Cbrt(float64(len(x)))))
+	medians := make([]float64, resamples)
+	y := make([]float64, 0, len(x))
+	for m := range medians {
+		y = y[:0]
+		for len(y) < len(x) {
+			start := rng.IntN(len(x))
+			for i := 0; i < block && len(y) < len(x); i++ {
+				y = append(y, x[(start+i)%len(x)])
+			}
+		}
+		medians[m] = median(y)
+	}
+	return medians
+}
+
+// chiSquare draws from the distribution with nu degrees of freedom, a whole
+// number.
+func chiSquare(rng *rand.Rand, nu float64) float64 {
+	sum := 0.0
+	for range int(nu) {
+		z := rng.NormFloat64()
+		sum += z * z
+	}
+	return sum
+}
+
+// sumSquares is of the deviations from the mean.
+func sumSquares(x []float64) float64 {
+	mean := 0.0
+	for _, v := range x {
+		mean += v / float64(len(x))
+	}
+	sum := 0.0
+	for _, v := range x {
+		sum += (v - mean) * (v - mean)
+	}
+	return sum
+}
+
+// median sorts x in place; the mean of the middle two where there are two.
+func median[T time.Duration | float64](x []T) float64 {
+	slices.Sort(x)
+	n := len(x)
+	return (float64(x[(n-1)/2]) + float64(x[n/2])) / 2
+}
+
+// quantileIndex is the place of the q-quantile among n sorted values: the
+// least value that at least the fraction q does not exceed.
+func quantileIndex(n int, q float64) int {
+	return min(n-1, max(0, int(math.Ceil(q*float64(n)))-1))
+}

@@ -1,0 +1,178 @@
+package latency
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"path"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// readHost reads the machine's side of a fingerprint out of a file system that
+// is rooted at "/"; what is not there stays empty.
+func readHost(root fs.FS) Host {
+	h := Host{Arch: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU()}
+	var flags string
+	h.CPU, flags = cpuinfo(read(root, "proc/cpuinfo"))
+	sum := sha256.Sum256([]byte(flags))
+	h.Flags = hex.EncodeToString(sum[:6])
+	h.Kernel = read(root, "proc/sys/kernel/osrelease")
+	const cpu = "sys/devices/system/cpu/"
+	h.Governor = read(root, cpu+"cpu0/cpufreq/scaling_governor")
+	switch {
+	case read(root, cpu+"intel_pstate/no_turbo") == "0", read(root, cpu+"cpufreq/boost") == "1":
+		h.Turbo = "on"
+	case read(root, cpu+"intel_pstate/no_turbo") == "1", read(root, cpu+"cpufreq/boost") == "0":
+		h.Turbo = "off"
+	}
+	h.Quota = quota(root)
+	return h
+}
+
+// cpuinfo finds the first processor's model and flags, as x86 and ARM spell
+// them; ARM has numbers for a name.
+func cpuinfo(text string) (model, flags string) {
+	values := map[string]string{}
+	for line := range strings.Lines(text) {
+		k, v, ok := strings.Cut(line, ":")
+		k = strings.TrimSpace(k)
+		if _, seen := values[k]; ok && !seen {
+			values[k] = strings.TrimSpace(v)
+		}
+	}
+	words := strings.Fields(values["flags"] + values["Features"])
+	slices.Sort(words)
+	model = values["model name"]
+	for _, k := range []string{"cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU revision"} {
+		if v := values[k]; v != "" {
+			model += " " + strings.TrimPrefix(k, "CPU ") + " " + v
+		}
+	}
+	return strings.TrimSpace(model), strings.Join(words, " ")
+}
+
+// quota is the least number of processors that a cgroup above this process
+// grants, of version 2 or 1.
+func quota(root fs.FS) string {
+	least := 0.0
+	note := func(quota, period string) {
+		q, err1 := strconv.ParseFloat(quota, 64) // "max" and -1 are no limit
+		p, err2 := strconv.ParseFloat(period, 64)
+		if err1 == nil && err2 == nil && q > 0 && p > 0 && (least == 0 || q/p < least) {
+			least = q / p
+		}
+	}
+	for line := range strings.Lines(read(root, "proc/self/cgroup")) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		for dir := path.Clean("/" + parts[2]); ; dir = path.Dir(dir) {
+			switch {
+			case parts[1] == "":
+				max := strings.Fields(read(root, path.Join("sys/fs/cgroup", dir, "cpu.max")))
+				if len(max) == 2 {
+					note(max[0], max[1])
+				}
+			case slices.Contains(strings.Split(parts[1], ","), "cpu"):
+				for _, mount := range []string{"cpu", parts[1]} {
+					at := path.Join("sys/fs/cgroup", mount, dir)
+					note(read(root, at+"/cpu.cfs_quota_us"), read(root, at+"/cpu.cfs_period_us"))
+				}
+			}
+			if dir == "/" {
+				break
+			}
+		}
+	}
+	if least == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", least)
+}
+
+// loadAverage is over the last minute, -1 where unknown.
+func loadAverage(root fs.FS) float64 {
+	first, _, _ := strings.Cut(read(root, "proc/loadavg"), " ")
+	load, err := strconv.ParseFloat(first, 64)
+	if err != nil {
+		return -1
+	}
+	return load
+}
+
+// lastLevelCache is its size in bytes, 0 where unknown.
+func lastLevelCache(root fs.FS) int {
+	size := 0
+	for _, index := range []string{"index2", "index3", "index4"} {
+		text := read(root, "sys/devices/system/cpu/cpu0/cache/"+index+"/size")
+		if n, err := strconv.Atoi(strings.TrimSuffix(text, "K")); err == nil {
+			size = max(size, n<<10)
+		}
+	}
+	return size
+}
+
+func read(root fs.FS, name string) string {
+	b, err := fs.ReadFile(root, name)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// allowed lists the processors that this thread may run on.
+func allowed() []int {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return nil
+	}
+	var cpus []int
+	for cpu := range len(set) * 64 {
+		if set.IsSet(cpu) {
+			cpus = append(cpus, cpu)
+		}
+	}
+	return cpus
+}
+
+// bind binds the calling thread, which must be locked, to one processor and
+// returns what undoes it.
+func bind(cpu int) (undo func(), err error) {
+	var before, set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &before); err != nil {
+		return nil, fmt.Errorf("read the thread's affinity: %w", err)
+	}
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return nil, fmt.Errorf("bind to processor %d: %w", cpu, err)
+	}
+	return func() { _ = unix.SchedSetaffinity(0, &before) }, nil
+}
+
+// favour gives the calling thread the highest ordinary priority, where that
+// is permitted, and returns what undoes it.
+func favour() (undo func()) {
+	tid := unix.Gettid()
+	raw, err := unix.Getpriority(unix.PRIO_PROCESS, tid)
+	if err != nil || unix.Setpriority(unix.PRIO_PROCESS, tid, -20) != nil {
+		return func() {}
+	}
+	before := 20 - raw // the system call answers 20 minus the priority
+	return func() { _ = unix.Setpriority(unix.PRIO_PROCESS, tid, before) }
+}
+
+// preemptions counts how often the calling thread lost its processor.
+func preemptions() int64 {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
+		return 0
+	}
+	return u.Nivcsw
+}

@@ -1,0 +1,23 @@
+//go:build !linux
+
+package latency
+
+import (
+	"errors"
+	"io/fs"
+	"runtime"
+)
+
+// Elsewhere than on Linux a fingerprint holds what Go itself knows, and
+// threads cannot be bound.
+
+func readHost(fs.FS) Host {
+	return Host{Arch: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU()}
+}
+
+func loadAverage(fs.FS) float64 { return -1 }
+func lastLevelCache(fs.FS) int  { return 0 }
+func allowed() []int            { return nil }
+func favour() func()            { return func() {} }
+func preemptions() int64        { return 0 }
+func bind(int) (func(), error)  { return nil, errors.New("binding a thread needs Linux") }

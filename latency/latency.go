@@ -1,0 +1,48 @@
+// Package latency measures how long a model takes on the device that will
+// serve it, with the session options that will serve it, and says how far the
+// number can be trusted: an interval, a fingerprint of everything the number
+// depends on, and warnings in words.
+//
+// A [Runner] times one session of one model: [Local] does it in this process
+// through ONNX Runtime. [MeasureAll] interleaves sessions of several models so
+// that drift hits all alike, [Estimate] turns raw runs into quantiles and an
+// interval, [Settle] spends more sessions only where a limit is not decided,
+// and [Meter] adds a sentinel against drift and a [Cache] for resumed work.
+//
+// The package knows nothing of training, search, export or serving; those
+// meet it in cmd.
+package latency
+
+import (
+	"context"
+	"time"
+)
+
+// Runner times one session of a serialised ONNX model under a protocol: it
+// makes the session, warms it up, runs it and frees it. Here or on another
+// machine.
+type Runner interface {
+	Time(ctx context.Context, model []byte, p Protocol) (Sample, error)
+}
+
+// Describer is a Runner that can say, without measuring, what a measurement
+// of a model would depend on. A [Cache] needs it.
+type Describer interface {
+	Fingerprint(ctx context.Context, model []byte, p Protocol) (Fingerprint, error)
+}
+
+// Sample is what one session did: raw times and what could have disturbed
+// them.
+type Sample struct {
+	Runs    []time.Duration `json:"runs_ns"`   // in the order they ran
+	Warmup  []time.Duration `json:"warmup_ns"` // the runs thrown away before
+	Settled bool            `json:"settled"`   // the warm-up ended because times had settled
+	Create  time.Duration   `json:"create_ns"` // making the session
+
+	Pinned    bool    `json:"pinned"`    // the timing thread was bound to its processor
+	Preempted int64   `json:"preempted"` // times the thread was taken off its processor during Runs
+	Load      float64 `json:"load"`      // the machine's load average at the start, -1 where unknown
+
+	Fingerprint Fingerprint `json:"fingerprint"`
+	Notes       []string    `json:"notes,omitempty"` // what had to be assumed about the model's inputs
+}

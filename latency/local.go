@@ -1,0 +1,270 @@
+package latency
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io/fs"
+	"math"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"spos/internal/ort"
+)
+
+// Local times models in this process. One session is timed at a time,
+// whatever the number of callers: two would disturb each other. The zero
+// value lacks only Runtime.
+type Local struct {
+	Runtime *ort.Runtime
+	// CPUs are the processors to bind to, the timing thread's first. Nil means
+	// the last ones allowed: the first tends to serve interrupts, and on
+	// processors of two kinds the last is usually of the faster.
+	CPUs []int
+	// Root is where /proc and /sys are read; nil means "/".
+	Root fs.FS
+
+	mu sync.Mutex
+}
+
+func (l *Local) root() fs.FS {
+	if l.Root == nil {
+		return os.DirFS("/")
+	}
+	return l.Root
+}
+
+// cpus is where the threads of p are to be bound; nil where not at all.
+func (l *Local) cpus(p Protocol) ([]int, error) {
+	if !p.Pin {
+		return nil, nil
+	}
+	cpus := slices.Clone(l.CPUs)
+	if cpus == nil {
+		cpus = allowed()
+		slices.Reverse(cpus)
+	}
+	if cpus == nil {
+		return nil, nil // not a system that binds
+	}
+	if len(cpus) < p.Threads {
+		return nil, fmt.Errorf("latency: %d threads cannot be bound to %d processors: lower threads or set pin: false",
+			p.Threads, len(cpus))
+	}
+	return cpus[:p.Threads], nil
+}
+
+// Fingerprint implements [Describer]. It does not load the model: opset and
+// inputs stay empty.
+func (l *Local) Fingerprint(_ context.Context, model []byte, p Protocol) (Fingerprint, error) {
+	if err := p.Validate(); err != nil {
+		return Fingerprint{}, err
+	}
+	cpus, err := l.cpus(p)
+	if err != nil {
+		return Fingerprint{}, err
+	}
+	return Fingerprint{Host: readHost(l.root()), Session: setting(l.Runtime.Version(), p, cpus), Model: identify(model)}, nil
+}
+
+// Time implements [Runner]. The timing goroutine has its thread to itself,
+// bound and with priority as p asks and given back as it was; the collector
+// has run before and does not run meanwhile; nothing is allocated between
+// runs.
+func (l *Local) Time(ctx context.Context, model []byte, p Protocol) (Sample, error) {
+	fp, err := l.Fingerprint(ctx, model, p)
+	if err != nil {
+		return Sample{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := Sample{Fingerprint: fp, Load: loadAverage(l.root())}
+
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	o := p.options()
+	if cpus := fp.Session.Affinity; cpus != nil {
+		undo, err := bind(cpus[0])
+		if err != nil {
+			return Sample{}, fmt.Errorf("latency: %w: choose other processors or set pin: false", err)
+		}
+		defer undo()
+		s.Pinned = true
+		o = bound(o, cpus)
+	}
+	if p.Nice {
+		defer favour()()
+	}
+
+	start := time.Now()
+	session, err := l.Runtime.NewSession(model, o)
+	if err != nil {
+		return Sample{}, err
+	}
+	defer session.Close()
+	s.Create = time.Since(start)
+	fixed, err := fix(session, p, &s)
+	if err != nil {
+		return Sample{}, err
+	}
+	defer fixed.Close()
+
+	runtime.GC()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	if err := l.timed(ctx, fixed.Run, p, &s); err != nil {
+		return Sample{}, fmt.Errorf("latency: time %s: %w", session.Name(), err)
+	}
+	return s, nil
+}
+
+// timed warms up and times run.
+func (l *Local) timed(ctx context.Context, run func() error, p Protocol, s *Sample) (err error) {
+	epoch := time.Now()
+	loop := loop{run: run, now: func() time.Duration { return time.Since(epoch) }}
+	switch p.Mode {
+	case Paced:
+		loop.before = func() { time.Sleep(p.Gap) }
+	case Cold:
+		// Twice the last cache, so that nothing of the model stays in it.
+		b := make([]byte, max(64<<20, 2*lastLevelCache(l.root())))
+		loop.before = func() { flush(b) }
+	}
+	if s.Warmup, s.Settled, err = loop.warm(ctx, p); err != nil {
+		return err
+	}
+	s.Runs = make([]time.Duration, p.runs(typical(s.Warmup)))
+	before := preemptions()
+	err = loop.measure(ctx, s.Runs)
+	s.Preempted = preemptions() - before
+	return err
+}
+
+// flush writes to every cache line of b. A race detector's own memory would
+// take seconds.
+//
+//go:norace
+func flush(b []byte) {
+	for i := 0; i < len(b); i += 64 {
+		b[i]++
+	}
+}
+
+// bound tells the library where its own threads belong: it counts processors
+// from 1 and leaves the calling thread to us.
+func bound(o ort.Options, cpus []int) ort.Options {
+	const key = "session.intra_op_thread_affinities"
+	if len(cpus) < 2 || o.Config[key] != "" {
+		return o
+	}
+	ids := make([]string, len(cpus)-1)
+	for i, cpu := range cpus[1:] {
+		ids[i] = strconv.Itoa(cpu + 1)
+	}
+	config := map[string]string{key: strings.Join(ids, ";")}
+	for k, v := range o.Config {
+		config[k] = v
+	}
+	o.Config = config
+	return o
+}
+
+// fix makes the model's inputs and binds the session to them.
+func fix(session *ort.Session, p Protocol, s *Sample) (*ort.Fixed, error) {
+	infos := session.Inputs()
+	shapes, notes := inputShapes(infos, p)
+	in := make([]ort.Tensor, len(infos))
+	for i, info := range infos {
+		t, err := ort.New(info.Type, shapes[i]...)
+		if err == nil {
+			err = fill(t, uint64(i))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("latency: %s: input %s: %w", session.Name(), info.Name, err)
+		}
+		in[i] = t
+	}
+	s.Notes = notes
+	s.Fingerprint.Model.Opset = session.Opset()
+	s.Fingerprint.Model.Inputs = describe(infos, shapes)
+	fixed, err := session.Fix(in, make([]ort.Tensor, len(session.Outputs())))
+	if err != nil {
+		return nil, fmt.Errorf("latency: %w", err)
+	}
+	return fixed, nil
+}
+
+// inputShapes fills in what a model leaves free, and says so.
+func inputShapes(infos []ort.Info, p Protocol) (shapes [][]int64, notes []string) {
+	shapes = make([][]int64, len(infos))
+	for i, info := range infos {
+		shapes[i] = slices.Clone(info.Shape)
+		for d, n := range shapes[i] {
+			if n >= 0 {
+				if d == 0 && len(shapes[i]) > 1 && n != int64(p.Batch) {
+					notes = append(notes, fmt.Sprintf("input %s has the fixed first dimension %d, a batch of %d was asked for", info.Name, n, p.Batch))
+				}
+				continue
+			}
+			named, ok := p.Dims[info.Symbols[d]]
+			switch {
+			case ok:
+				shapes[i][d] = named
+			case d == 0:
+				shapes[i][d] = int64(p.Batch)
+			default:
+				shapes[i][d] = 1
+				name := info.Symbols[d]
+				if name == "" {
+					name = strconv.Itoa(d)
+				}
+				notes = append(notes, fmt.Sprintf("input %s: free dimension %s taken as 1", info.Name, name))
+			}
+		}
+	}
+	return shapes, notes
+}
+
+// fill writes fixed, non-constant numbers: reals in [-1, 1), and 0 and 1 in
+// integers, which may be indices into anything.
+func fill(t ort.Tensor, seed uint64) error {
+	rng := rand.New(rand.NewPCG(1, seed))
+	size := t.Type.Size()
+	put := func(x float64, b []byte) { b[0] = byte(rng.Uint64() & 1) }
+	switch t.Type {
+	case ort.String:
+		return fmt.Errorf("%w: strings cannot be made up", ort.ErrTensor)
+	case ort.Float16:
+		put = func(x float64, b []byte) { binary.NativeEndian.PutUint16(b, half(x)) }
+	case ort.BFloat16:
+		put = func(x float64, b []byte) { binary.NativeEndian.PutUint16(b, uint16(math.Float32bits(float32(x))>>16)) }
+	case ort.Float32:
+		put = func(x float64, b []byte) { binary.NativeEndian.PutUint32(b, math.Float32bits(float32(x))) }
+	case ort.Float64:
+		put = func(x float64, b []byte) { binary.NativeEndian.PutUint64(b, math.Float64bits(x)) }
+	}
+	for i := 0; i < len(t.Data); i += size {
+		put(2*rng.Float64()-1, t.Data[i:i+size])
+	}
+	return nil
+}
+
+// half is x, in (-2, 2), as IEEE binary16, cut to multiples of 1/1024 at
+// least: enough for made-up numbers.
+func half(x float64) uint16 {
+	var sign uint16
+	if x < 0 {
+		sign, x = 1<<15, -x
+	}
+	if x < 1.0/1024 {
+		return sign
+	}
+	fraction, exponent := math.Frexp(x) // x = fraction·2^exponent, fraction in [½, 1)
+	return sign | uint16(exponent-1+15)<<10 | uint16((fraction*2-1)*1024)
+}

@@ -1,0 +1,123 @@
+package latency
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Model is a serialised ONNX model to measure.
+type Model struct {
+	Name  string // in results and errors
+	Bytes []byte
+	// Key identifies the graph without its weights, where the caller knows
+	// such a thing: a [Cache] then finds a net again however it is trained.
+	// "" means the hash of Bytes.
+	Key string
+}
+
+// MeasureAll times p.Sessions sessions of each model, a session of every model
+// before the next of any, so that drift of the machine hits all alike. Results
+// are in the order of the models. An error names its model.
+func MeasureAll(ctx context.Context, r Runner, models []Model, p Protocol) ([]Result, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	samples := make([][]Sample, len(models))
+	for range p.Sessions {
+		for i, m := range models {
+			s, err := sample(ctx, r, m, p)
+			if err != nil {
+				return nil, err
+			}
+			samples[i] = append(samples[i], s)
+		}
+	}
+	results := make([]Result, len(models))
+	for i, m := range models {
+		results[i] = newResult(m, samples[i], p)
+	}
+	return results, nil
+}
+
+// Measure is [MeasureAll] of one model.
+func Measure(ctx context.Context, r Runner, m Model, p Protocol) (Result, error) {
+	results, err := MeasureAll(ctx, r, []Model{m}, p)
+	if err != nil {
+		return Result{}, err
+	}
+	return results[0], nil
+}
+
+func sample(ctx context.Context, r Runner, m Model, p Protocol) (Sample, error) {
+	s, err := r.Time(ctx, m.Bytes, p)
+	if err == nil && len(s.Runs) == 0 {
+		err = fmt.Errorf("the runner timed nothing")
+	}
+	if err != nil {
+		return Sample{}, fmt.Errorf("measure %s: %w", m.Name, err)
+	}
+	return s, nil
+}
+
+// Verdict says whether a latency is below a limit, as far as is known.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Undecided Verdict = iota // the limit is inside the interval
+	Met                      // the whole interval is below the limit
+	NotMet                   // none of the interval is
+)
+
+var verdictNames = [...]string{"undecided", "met", "not met"}
+
+func (v Verdict) String() string { return verdictNames[v] }
+
+// Decide compares with a limit, which is met only where the upper end of the
+// interval is below it.
+func (e Estimate) Decide(limit time.Duration) Verdict {
+	switch {
+	case e.High < limit:
+		return Met
+	case e.Low >= limit:
+		return NotMet
+	default:
+		return Undecided
+	}
+}
+
+// Settle measures m until it is decided whether it is below limit: first as
+// screen says, then, where that leaves it open, a session of confirm at a
+// time until confirm.Sessions more have run. What is then still undecided is
+// returned so. Looking again after each session makes a wrong verdict a
+// little more likely than the interval's 5 %.
+func Settle(ctx context.Context, r Runner, m Model, limit time.Duration, screen, confirm Protocol) (Result, Verdict, error) {
+	res, err := Measure(ctx, r, m, screen)
+	if err != nil {
+		return Result{}, Undecided, err
+	}
+	return proceed(ctx, r, m, limit, res, confirm)
+}
+
+// proceed adds sessions to what is known until it decides.
+func proceed(ctx context.Context, r Runner, m Model, limit time.Duration, res Result, confirm Protocol) (Result, Verdict, error) {
+	if err := confirm.Validate(); err != nil {
+		return res, Undecided, err
+	}
+	for range confirm.Sessions {
+		if v := res.Decide(limit); v != Undecided {
+			return res, v, nil
+		}
+		s, err := sample(ctx, r, m, confirm)
+		if err != nil {
+			return res, Undecided, err
+		}
+		if err := s.Fingerprint.Comparable(res.Fingerprint); err != nil {
+			return res, Undecided, fmt.Errorf("measure %s again: %w", m.Name, err)
+		}
+		res = newResult(m, append(slices.Clone(res.Samples), s), confirm)
+	}
+	return res, res.Decide(limit), nil
+}

@@ -1,0 +1,232 @@
+package latency
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"time"
+)
+
+// Sentinel is a reference model that is measured between candidates: when its
+// time changes, the machine has (heat, a neighbour, another clock), and the
+// candidates of that stretch are measured again.
+type Sentinel struct {
+	Model   Model
+	Every   int           // candidates between two looks; 0 means 16
+	Drift   float64       // change that counts, as a fraction; 0 means 0.03
+	Pause   time.Duration // rest before measuring again; 0 means 5 s
+	Retries int           // times a stretch is measured again; 0 means 2
+}
+
+// Drift is one look at the sentinel that found a change.
+type Drift struct {
+	Ratio float64 // the sentinel's time over its time at the start
+	Kept  bool    // the stretch's results were kept, with a warning
+}
+
+// Meter measures model after model under one protocol, with a sentinel
+// against drift and a cache against doing work twice. It must not be used by
+// two goroutines at a time.
+type Meter struct {
+	Runner   Runner
+	Protocol Protocol
+	Sentinel *Sentinel // nil: drift is not looked for
+	Cache    *Cache    // nil: everything is measured; else Runner must be a Describer
+	Log      *slog.Logger
+
+	base   time.Duration // the sentinel at the start
+	lost   bool          // the machine has changed for good, as far as retrying could tell
+	drifts []Drift
+}
+
+// Drifts lists what the sentinel has found so far.
+func (m *Meter) Drifts() []Drift { return slices.Clone(m.drifts) }
+
+// Measure returns the results of the models in their order, from the cache
+// where it has them. New ones are in the cache, on disk, when it returns; on
+// an error those of the finished stretches are.
+func (m *Meter) Measure(ctx context.Context, models ...Model) ([]Result, error) {
+	results := make([]Result, len(models))
+	var missing []int
+	for i, model := range models {
+		cached, ok, err := m.find(ctx, model)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			results[i] = cached
+		} else {
+			missing = append(missing, i)
+		}
+	}
+	stretch := max(len(missing), 1)
+	if m.Sentinel != nil {
+		stretch = cmp.Or(m.Sentinel.Every, 16)
+	}
+	for indices := range slices.Chunk(missing, stretch) {
+		batch := make([]Model, len(indices))
+		for i, at := range indices {
+			batch[i] = models[at]
+		}
+		measured, err := m.stretch(ctx, batch)
+		if err != nil {
+			return nil, err
+		}
+		for i, at := range indices {
+			results[at] = measured[i]
+			if err := m.keep(ctx, models[at], measured[i]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return results, nil
+}
+
+// Settle is [Settle] with the cache: it goes on from what is known of the
+// model, and remembers what it learns.
+func (m *Meter) Settle(ctx context.Context, model Model, limit time.Duration, confirm Protocol) (Result, Verdict, error) {
+	results, err := m.Measure(ctx, model)
+	if err != nil {
+		return Result{}, Undecided, err
+	}
+	known := results[0]
+	// Sessions of an earlier call count against this one's.
+	confirm.Sessions -= max(0, known.Sessions-m.Protocol.Sessions)
+	if v := known.Decide(limit); v != Undecided || confirm.Sessions < 1 {
+		return known, v, nil
+	}
+	res, v, err := proceed(ctx, m.Runner, model, limit, known, confirm)
+	if err != nil {
+		return Result{}, Undecided, err
+	}
+	return res, v, m.keep(ctx, model, res)
+}
+
+// stretch measures a batch, and again while the sentinel says that the
+// machine changed under it.
+func (m *Meter) stretch(ctx context.Context, batch []Model) ([]Result, error) {
+	s := m.Sentinel
+	if s == nil {
+		return MeasureAll(ctx, m.Runner, batch, m.Protocol)
+	}
+	if m.base == 0 {
+		var err error
+		if m.base, err = m.glance(ctx, 3); err != nil {
+			return nil, err
+		}
+	}
+	retries := cmp.Or(s.Retries, 2)
+	if m.lost {
+		retries = 0
+	}
+	for try := 0; ; try++ {
+		results, err := MeasureAll(ctx, m.Runner, batch, m.Protocol)
+		if err != nil {
+			return nil, err
+		}
+		ratio, err := m.look(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if math.Abs(ratio-1) <= cmp.Or(s.Drift, 0.03) {
+			m.lost = false
+			return results, nil
+		}
+		kept := try >= retries
+		m.drifts = append(m.drifts, Drift{Ratio: ratio, Kept: kept})
+		m.Log.Warn("the machine has drifted", "sentinel", s.Model.Name, "ratio", ratio, "models", len(batch), "kept", kept)
+		if kept {
+			m.lost = true
+			for i := range results {
+				results[i].Warnings = append(results[i].Warnings,
+					fmt.Sprintf("the machine has drifted by %+.1f %% since the first measurement", 100*(ratio-1)))
+			}
+			return results, nil
+		}
+		select {
+		case <-time.After(cmp.Or(s.Pause, 5*time.Second)):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// look is the sentinel's time over its first. One session that deviates may
+// be chance, so it is asked twice more.
+func (m *Meter) look(ctx context.Context) (float64, error) {
+	ratio := 1.0
+	for _, sessions := range []int{1, 3} {
+		d, err := m.glance(ctx, sessions)
+		if err != nil {
+			return 0, err
+		}
+		ratio = float64(d) / float64(m.base)
+		if math.Abs(ratio-1) <= cmp.Or(m.Sentinel.Drift, 0.03) {
+			break
+		}
+	}
+	return ratio, nil
+}
+
+func (m *Meter) glance(ctx context.Context, sessions int) (time.Duration, error) {
+	p := m.Protocol
+	p.Sessions = sessions
+	r, err := Measure(ctx, m.Runner, m.Sentinel.Model, p)
+	if err != nil {
+		return 0, fmt.Errorf("sentinel: %w", err)
+	}
+	return r.P50, nil
+}
+
+func (m *Meter) find(ctx context.Context, model Model) (Result, bool, error) {
+	if m.Cache == nil {
+		return Result{}, false, nil
+	}
+	key, err := m.key(ctx, model)
+	if err != nil {
+		return Result{}, false, err
+	}
+	r, ok := m.Cache.Get(key)
+	if !ok || r.Sessions < m.Protocol.Sessions {
+		return Result{}, false, nil
+	}
+	for _, s := range r.Samples {
+		if len(s.Runs) < m.Protocol.Runs {
+			return Result{}, false, nil
+		}
+	}
+	r.Model = model.Name
+	return r, true, nil
+}
+
+func (m *Meter) keep(ctx context.Context, model Model, r Result) error {
+	if m.Cache == nil {
+		return nil
+	}
+	key, err := m.key(ctx, model)
+	if err != nil {
+		return err
+	}
+	return m.Cache.Put(key, r)
+}
+
+// key is what the cache files a model's latency under.
+func (m *Meter) key(ctx context.Context, model Model) (string, error) {
+	d, ok := m.Runner.(Describer)
+	if !ok {
+		return "", errors.New("latency: a cache needs a runner that tells its fingerprint")
+	}
+	fp, err := d.Fingerprint(ctx, model.Bytes, m.Protocol)
+	if err != nil {
+		return "", err
+	}
+	graph := model.Key
+	if graph == "" {
+		graph = fp.Model.SHA256
+	}
+	return graph + "@" + fp.Key(), nil
+}
