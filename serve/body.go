@@ -29,10 +29,7 @@ func (s *Server) openBody(w http.ResponseWriter, r *http.Request, limit int64) (
 	paced := &pacedReader{
 		r: r.Body, set: control.SetReadDeadline, idle: s.opt.BodyIdleTimeout, end: time.Now().Add(s.opt.BodyTimeout),
 	}
-	b := &body{Reader: &limitReader{paced, limit}, size: r.ContentLength, clear: func() {
-		// Writers without deadlines have none to take off.
-		_ = control.SetReadDeadline(time.Time{})
-	}}
+	b := &body{Reader: &limitReader{paced, limit}, size: r.ContentLength, clear: func() { setReadDeadline(w, time.Time{}) }}
 	encodings := r.Header.Values("Content-Encoding")
 	if len(encodings) == 0 {
 		return b, nil
@@ -125,17 +122,21 @@ func emptyIsCorrupt(err error) error {
 }
 
 // drain reads a short rest of a refused request, so that a client that is still writing gets to read the answer and
-// keeps its connection.
+// keeps its connection. It leaves a deadline for what net/http reads after it.
 func drain(w http.ResponseWriter, r *http.Request) {
-	const most = 1 << 20
-	if r.ContentLength < 0 || r.ContentLength > most {
+	const most, patience = 1 << 20, time.Second
+	if r.ContentLength == 0 || !setReadDeadline(w, time.Now().Add(patience)) {
 		return
 	}
-	// An answer follows whatever happens here; a connection that cannot be drained is closed by net/http.
-	if http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second)) == nil {
+	if r.ContentLength > 0 && r.ContentLength <= most && r.Header.Get("Expect") == "" {
+		// An answer follows whatever happens here; a connection that cannot be drained is closed by net/http.
 		_, _ = io.Copy(io.Discard, r.Body)
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	}
+}
+
+// setReadDeadline reports whether the writer's connection has deadlines and took this one.
+func setReadDeadline(w http.ResponseWriter, at time.Time) bool {
+	return http.NewResponseController(w).SetReadDeadline(at) == nil
 }
 
 // writePaced writes in pieces, each with its own deadline.

@@ -82,6 +82,9 @@ func (s *Server) classify(w http.ResponseWriter, r *http.Request, c *call) error
 // microseconds; decoding costs as much as a small model and takes place inside.
 func (s *Server) look(ctx context.Context, v *version, data []byte, mem *arena) ([]float32, error) {
 	limits := imaging.Limits{Bytes: s.opt.MaxImage, Pixels: s.opt.MaxPixels}
+	if len(data) == 0 {
+		return nil, badRequest("there is no picture in the request")
+	}
 	width, height, err := imaging.DecodeConfig(data, limits)
 	if err != nil {
 		return nil, err
@@ -245,7 +248,11 @@ func (s *Server) readImage(w http.ResponseWriter, r *http.Request, mem *arena) (
 	defer b.clear()
 	switch kind {
 	case "multipart/form-data":
-		return readPart(multipart.NewReader(b, params["boundary"]), mem)
+		data, err := readPart(multipart.NewReader(b, params["boundary"]), mem)
+		if err == nil {
+			_, err = io.Copy(io.Discard, b) // what follows the last boundary
+		}
+		return data, err
 	case "application/json":
 		text, err := mem.readAll(b, b.size)
 		if err != nil {

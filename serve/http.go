@@ -66,6 +66,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler) // closes the connection, so that the client sees a short body
 		}
 	}()
+	if r.ContentLength != 0 {
+		// net/http reads what a handler leaves of a body, and would wait for it forever.
+		setReadDeadline(rec, time.Now().Add(s.opt.BodyIdleTimeout))
+	}
 	if err := s.dispatch(rec, r, c); err != nil {
 		s.fail(rec, r, err, c)
 	}
@@ -135,15 +139,15 @@ func (s *Server) fail(w *recorder, r *http.Request, err error, c *call) {
 	if e.code >= 500 && error(e) != err {
 		s.opt.Logger.Error("request failed", "request_id", c.id, "model", short(c.model), "err", err)
 	}
+	drain(w, r)
 	if w.status != 0 {
 		w.broken = true
 		return
 	}
-	if e.code == statusClientGone || r.Context().Err() != nil && e != errStop {
+	if e.code == statusClientGone {
 		w.status, w.broken = statusClientGone, true
 		return
 	}
-	drain(w, r)
 	h := w.Header()
 	if e.allow != "" {
 		h.Set("Allow", e.allow)

@@ -138,6 +138,8 @@ func (r *jsonReader) skip() error {
 	case c == '"':
 		_, err := r.text()
 		return err
+	case c == '-' && r.word("-Infinity"):
+		return nil
 	case c == '-' || c >= '0' && c <= '9':
 		_, err := r.number()
 		return err

@@ -192,6 +192,9 @@ func (s *Server) Run(ctx context.Context) error {
 	return errors.Join(group.Wait(), drained, s.closeModels())
 }
 
+// goodbye is the time that cut requests have to say so to their clients.
+const goodbye = time.Second
+
 // drain lets accepted requests finish, and cuts those that do not.
 func (s *Server) drain(ctx context.Context, cut context.CancelCauseFunc, servers []*http.Server) error {
 	if ctx.Err() != nil && s.opt.DrainDelay > 0 {
@@ -202,10 +205,16 @@ func (s *Server) drain(ctx context.Context, cut context.CancelCauseFunc, servers
 	defer cancel()
 	var errs []error
 	for _, h := range servers {
-		if err := h.Shutdown(limit); err != nil {
-			cut(errStop)
-			errs = append(errs, fmt.Errorf("serve: requests were cut when %s were over: %w", s.opt.DrainTimeout, err), h.Close())
+		if err := h.Shutdown(limit); err == nil {
+			continue
 		}
+		cut(errStop)
+		errs = append(errs, fmt.Errorf("serve: requests were cut after %s", s.opt.DrainTimeout))
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
+		if h.Shutdown(last) != nil {
+			errs = append(errs, h.Close())
+		}
+		cancel()
 	}
 	return errors.Join(errs...)
 }
