@@ -8,7 +8,7 @@ SHELL      := bash
 GO       ?= go
 VERSION  := $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
 STAMP     = -X spos/cmd/internal/cli.Version=$(VERSION)
-NATIVE    = . .native/env.sh &&
+NATIVE    = . .native/env.sh;
 LINT      = $(GO) tool -modfile=tools/go.mod golangci-lint
 FUZZTIME ?= 20s
 BENCH    ?= .
@@ -35,8 +35,8 @@ quickstart: build
 	bin/spos quickstart --work-dir work/quickstart
 
 test: native
-	$(NATIVE) packages=$$($(PURE)) && $(GO) test -race -ldflags= $$packages
-	$(NATIVE) packages=$$($(TORCH)) && test -z "$$packages" || $(GO) test $$packages
+	$(NATIVE) packages=$$($(PURE)); $(GO) test -race -ldflags= $$packages
+	$(NATIVE) packages=$$($(TORCH)); [[ -z $$packages ]] || $(GO) test $$packages
 
 check: format vet modern lint generated torchless test
 
