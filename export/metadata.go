@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	"spos/export/onnxpb"
 	"spos/internal/arch"
@@ -13,14 +15,15 @@ import (
 // Keys of an exported file's metadata_props. Values are strings, JSON where
 // said so.
 const (
-	KeyFormat     = "spos.format"     // version of this list: FormatVersion
-	KeySpace      = "spos.space"      // name of the search space
-	KeyArch       = "spos.arch"       // digit string
-	KeyCost       = "spos.cost"       // JSON, arch.Cost of the net
-	KeyNorm       = "spos.norm"       // NormFolded or NormKept
-	KeyPreprocess = "spos.preprocess" // JSON, from a picture to the input
-	KeyLabels     = "spos.labels"     // JSON array, one string for each logit
-	KeyLineage    = "spos.lineage"    // JSON object of strings
+	KeyFormat     = "spos.format"      // version of this list: FormatVersion
+	KeySpace      = "spos.space"       // name of the search space
+	KeyArch       = "spos.arch"        // digit string
+	KeyCost       = "spos.cost"        // JSON, arch.Cost of the net
+	KeyNorm       = "spos.norm"        // NormFolded or NormKept
+	KeyNormParams = "spos.norm_params" // decimal, trainable elements of the net's norms
+	KeyPreprocess = "spos.preprocess"  // JSON, from a picture to the input
+	KeyLabels     = "spos.labels"      // JSON array, one string for each logit
+	KeyLineage    = "spos.lineage"     // JSON object of strings
 )
 
 // Values under [KeyFormat] and [KeyNorm].
@@ -37,11 +40,12 @@ func metadata(n *arch.Net, o Options) ([]*onnxpb.StringStringEntryProto, error) 
 		return nil, err
 	}
 	props := map[string]string{
-		KeyFormat: FormatVersion,
-		KeySpace:  n.Space,
-		KeyArch:   string(n.Arch),
-		KeyCost:   string(cost),
-		KeyNorm:   NormFolded,
+		KeyFormat:     FormatVersion,
+		KeySpace:      n.Space,
+		KeyArch:       string(n.Arch),
+		KeyCost:       string(cost),
+		KeyNorm:       NormFolded,
+		KeyNormParams: strconv.Itoa(normParams(n)),
 	}
 	if o.KeepNorm {
 		props[KeyNorm] = NormKept
@@ -70,14 +74,19 @@ func metadata(n *arch.Net, o Options) ([]*onnxpb.StringStringEntryProto, error) 
 		list = append(list, &onnxpb.StringStringEntryProto{Key: &k, Value: &v})
 	}
 	slices.SortFunc(list, func(a, b *onnxpb.StringStringEntryProto) int {
-		switch {
-		case a.GetKey() < b.GetKey():
-			return -1
-		default:
-			return 1
-		}
+		return strings.Compare(a.GetKey(), b.GetKey())
 	})
 	return list, nil
+}
+
+func normParams(n *arch.Net) int {
+	sum := 0
+	for v := range n.Views() {
+		if v.Role == arch.NormGamma || v.Role == arch.NormBeta {
+			sum += v.Numel()
+		}
+	}
+	return sum
 }
 
 func setJSON(props map[string]string, key string, v any) error {
