@@ -1,26 +1,22 @@
 package latency
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"sync"
+
+	"spos/internal/runs"
 )
 
-// Cache remembers results in a file of JSON lines that is only ever appended
-// to, each line {"key","result"} synced before Put returns: a search that was
-// killed finds again what it measured, so its second run has the same
-// history. Where a key comes twice the later line counts. One process at a
-// time; safe for concurrent use within it.
+// Cache remembers results in an append-only journal of JSON lines
+// {"key","result"}, on disk before Put returns: a search that was killed finds
+// again what it measured, so its second run has the same history. Where a key
+// comes twice the later line counts. One process at a time; safe for
+// concurrent use within it.
 type Cache struct {
-	path string
-	mu   sync.Mutex
-	file *os.File
-	size int64 // of the whole lines
-	at   map[string]Result
+	mu      sync.Mutex
+	journal *runs.Journal[cacheLine]
+	at      map[string]Result
+	closed  bool
 }
 
 type cacheLine struct {
@@ -28,41 +24,19 @@ type cacheLine struct {
 	Result Result `json:"result"`
 }
 
-// OpenCache opens or makes the file. A last line without its end, which a
-// killed process leaves, is cut off; any other line that does not read is an
-// error that names it.
+// OpenCache opens or makes the file. What a killed process left unfinished at
+// its end is cut off; other damage is an error that wraps [runs.ErrCorrupt]
+// and names the line.
 func OpenCache(path string) (*Cache, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
+	j, lines, err := runs.OpenJournal[cacheLine](path)
 	if err != nil {
-		return nil, fmt.Errorf("open latency cache: %w", err)
+		return nil, fmt.Errorf("latency cache: %w", err)
 	}
-	c := &Cache{path: path, file: f, at: map[string]Result{}}
-	if err := c.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open latency cache %s: %w", path, err), f.Close())
-	}
-	return c, nil
-}
-
-func (c *Cache) load() error {
-	b, err := io.ReadAll(c.file)
-	if err != nil {
-		return err
-	}
-	whole := bytes.LastIndexByte(b, '\n') + 1
-	n := 0
-	for line := range bytes.Lines(b[:whole]) {
-		n++
-		var l cacheLine
-		if err := json.Unmarshal(line, &l); err != nil {
-			return fmt.Errorf("line %d: %w: delete the line, or the file to measure again", n, err)
-		}
+	c := &Cache{journal: j, at: make(map[string]Result, len(lines))}
+	for _, l := range lines {
 		c.at[l.Key] = l.Result
 	}
-	c.size = int64(whole)
-	if whole < len(b) {
-		return c.file.Truncate(c.size)
-	}
-	return nil
+	return c, nil
 }
 
 // Get finds a result.
@@ -82,24 +56,11 @@ func (c *Cache) Len() int {
 
 // Put stores a result, on disk when it returns.
 func (c *Cache) Put(key string, r Result) error {
-	b, err := json.Marshal(cacheLine{Key: key, Result: r})
-	if err != nil {
-		return fmt.Errorf("latency cache: %w", err)
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.file == nil {
-		return fmt.Errorf("latency cache %s: %w", c.path, os.ErrClosed)
+	if err := c.journal.Append(cacheLine{Key: key, Result: r}); err != nil {
+		return fmt.Errorf("latency cache: %w", err)
 	}
-	n, err := c.file.Write(append(b, '\n'))
-	if err == nil {
-		err = c.file.Sync()
-	}
-	if err != nil {
-		// Half a line must not become the start of the next one.
-		return errors.Join(fmt.Errorf("latency cache: %w", err), c.file.Truncate(c.size))
-	}
-	c.size += int64(n)
 	c.at[key] = r
 	return nil
 }
@@ -108,10 +69,9 @@ func (c *Cache) Put(key string, r Result) error {
 func (c *Cache) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.file == nil {
+	if c.closed {
 		return nil
 	}
-	f := c.file
-	c.file = nil
-	return f.Close()
+	c.closed = true
+	return c.journal.Close()
 }

@@ -14,15 +14,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"spos/internal/native"
 	"spos/internal/ort"
 	"spos/latency"
 )
 
 func local(t testing.TB) *latency.Local {
 	t.Helper()
-	path := os.Getenv(ort.EnvLibrary)
-	if path == "" {
-		t.Skipf("no ONNX Runtime: set %s to libonnxruntime.so", ort.EnvLibrary)
+	path, err := native.ONNXRuntime()
+	if err != nil {
+		t.Skip(err)
 	}
 	r, err := ort.Open(path)
 	if err != nil {

@@ -21,12 +21,23 @@ type Model struct {
 // before the next of any, so that drift of the machine hits all alike. Results
 // are in the order of the models. An error names its model.
 func MeasureAll(ctx context.Context, r Runner, models []Model, p Protocol) ([]Result, error) {
+	return measureMore(ctx, r, models, make([][]Sample, len(models)), p)
+}
+
+// measureMore is [MeasureAll] where some sessions have run already.
+func measureMore(ctx context.Context, r Runner, models []Model, have [][]Sample, p Protocol) ([]Result, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
 	samples := make([][]Sample, len(models))
-	for range p.Sessions {
+	for i := range samples {
+		samples[i] = slices.Clone(have[i])
+	}
+	for session := range p.Sessions {
 		for i, m := range models {
+			if session < len(have[i]) {
+				continue
+			}
 			s, err := sample(ctx, r, m, p)
 			if err != nil {
 				return nil, err

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"spos/internal/runs"
 	"spos/latency"
 )
 
@@ -165,11 +166,15 @@ func TestMeterCache(t *testing.T) {
 	if _, v, err := b.Settle(t.Context(), ms[0], 103*time.Microsecond, latency.Confirmation()); err != nil || v != latency.Met || len(second.calls) != 1 {
 		t.Errorf("settled again: %v, %v, with %d sessions, want none", v, err, len(second.calls)-1)
 	}
-	// What a screening knows is not enough for a confirmation, nor another
-	// machine's time for this one.
-	b.Protocol = latency.Confirmation()
-	if _, err := b.Measure(t.Context(), ms[2]); err != nil || len(second.calls) != 7 {
-		t.Errorf("confirmation ran %d sessions, %v, want 6", len(second.calls)-1, err)
+	// More sessions are added to those that are known, longer ones are not, and
+	// another machine's time says nothing about this one.
+	for _, c := range []struct{ sessions, runs, want int }{{3, 20, 2}, {6, 40, 6}, {6, 20, 0}} {
+		b.Protocol.Sessions, b.Protocol.Runs = c.sessions, c.runs
+		second.calls = nil
+		r, err := b.Measure(t.Context(), ms[2])
+		if err != nil || len(second.calls) != c.want || r[0].Sessions != c.sessions {
+			t.Errorf("%d × %d: %d sessions ran, %v, result of %d, want %d", c.sessions, c.runs, len(second.calls), err, r[0].Sessions, c.want)
+		}
 	}
 	other := &fake{host: latency.Host{CPU: "another"}}
 	c := meter(other)
@@ -190,10 +195,10 @@ func TestMeterCache(t *testing.T) {
 
 func TestCacheErrors(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.jsonl")
-	if err := os.WriteFile(path, []byte("{\"key\":\"a\",\"result\":{}}\nnonsense\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("{\"key\":\"a\",\"result\":{}}\nnonsense\n{\"key\":\"b\",\"result\":{}}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := latency.OpenCache(path); err == nil || !strings.Contains(err.Error(), "line 2") || !strings.Contains(err.Error(), path) {
+	if _, err := latency.OpenCache(path); !errors.Is(err, runs.ErrCorrupt) || !strings.Contains(err.Error(), "line 2") || !strings.Contains(err.Error(), path) {
 		t.Errorf("OpenCache = %v, want an error that names file and line", err)
 	}
 	c, err := latency.OpenCache(filepath.Join(t.TempDir(), "new.jsonl"))

@@ -34,9 +34,9 @@ type Drift struct {
 type Meter struct {
 	Runner   Runner
 	Protocol Protocol
-	Sentinel *Sentinel // nil: drift is not looked for
-	Cache    *Cache    // nil: everything is measured; else Runner must be a Describer
-	Log      *slog.Logger
+	Sentinel *Sentinel    // nil: drift is not looked for
+	Cache    *Cache       // nil: everything is measured; else Runner must be a Describer
+	Log      *slog.Logger // of drift; needed with a Sentinel
 
 	base   time.Duration // the sentinel at the start
 	lost   bool          // the machine has changed for good, as far as retrying could tell
@@ -47,20 +47,22 @@ type Meter struct {
 func (m *Meter) Drifts() []Drift { return slices.Clone(m.drifts) }
 
 // Measure returns the results of the models in their order, from the cache
-// where it has them. New ones are in the cache, on disk, when it returns; on
-// an error those of the finished stretches are.
+// where it has them; a model of which it has too few sessions gets the others.
+// New ones are in the cache, on disk, when it returns; on an error those of
+// the finished stretches are.
 func (m *Meter) Measure(ctx context.Context, models ...Model) ([]Result, error) {
 	results := make([]Result, len(models))
+	have := make([][]Sample, len(models))
 	var missing []int
 	for i, model := range models {
-		cached, ok, err := m.find(ctx, model)
+		cached, enough, err := m.find(ctx, model)
 		if err != nil {
 			return nil, err
 		}
-		if ok {
+		if enough {
 			results[i] = cached
 		} else {
-			missing = append(missing, i)
+			missing, have[i] = append(missing, i), cached.Samples
 		}
 	}
 	stretch := max(len(missing), 1)
@@ -68,11 +70,11 @@ func (m *Meter) Measure(ctx context.Context, models ...Model) ([]Result, error) 
 		stretch = cmp.Or(m.Sentinel.Every, 16)
 	}
 	for indices := range slices.Chunk(missing, stretch) {
-		batch := make([]Model, len(indices))
+		batch, known := make([]Model, len(indices)), make([][]Sample, len(indices))
 		for i, at := range indices {
-			batch[i] = models[at]
+			batch[i], known[i] = models[at], have[at]
 		}
-		measured, err := m.stretch(ctx, batch)
+		measured, err := m.stretch(ctx, batch, known)
 		if err != nil {
 			return nil, err
 		}
@@ -108,10 +110,10 @@ func (m *Meter) Settle(ctx context.Context, model Model, limit time.Duration, co
 
 // stretch measures a batch, and again while the sentinel says that the
 // machine changed under it.
-func (m *Meter) stretch(ctx context.Context, batch []Model) ([]Result, error) {
+func (m *Meter) stretch(ctx context.Context, batch []Model, have [][]Sample) ([]Result, error) {
 	s := m.Sentinel
 	if s == nil {
-		return MeasureAll(ctx, m.Runner, batch, m.Protocol)
+		return measureMore(ctx, m.Runner, batch, have, m.Protocol)
 	}
 	if m.base == 0 {
 		var err error
@@ -124,7 +126,7 @@ func (m *Meter) stretch(ctx context.Context, batch []Model) ([]Result, error) {
 		retries = 0
 	}
 	for try := 0; ; try++ {
-		results, err := MeasureAll(ctx, m.Runner, batch, m.Protocol)
+		results, err := measureMore(ctx, m.Runner, batch, have, m.Protocol)
 		if err != nil {
 			return nil, err
 		}
@@ -182,7 +184,9 @@ func (m *Meter) glance(ctx context.Context, sessions int) (time.Duration, error)
 	return r.P50, nil
 }
 
-func (m *Meter) find(ctx context.Context, model Model) (Result, bool, error) {
+// find is what the cache knows of a model, less the sessions with fewer runs
+// than the protocol asks for, and whether that is enough.
+func (m *Meter) find(ctx context.Context, model Model) (r Result, enough bool, err error) {
 	if m.Cache == nil {
 		return Result{}, false, nil
 	}
@@ -191,16 +195,16 @@ func (m *Meter) find(ctx context.Context, model Model) (Result, bool, error) {
 		return Result{}, false, err
 	}
 	r, ok := m.Cache.Get(key)
-	if !ok || r.Sessions < m.Protocol.Sessions {
+	if !ok {
 		return Result{}, false, nil
 	}
-	for _, s := range r.Samples {
-		if len(s.Runs) < m.Protocol.Runs {
-			return Result{}, false, nil
-		}
-	}
 	r.Model = model.Name
-	return r, true, nil
+	short := func(s Sample) bool { return len(s.Runs) < m.Protocol.Runs }
+	if !slices.ContainsFunc(r.Samples, short) {
+		return r, len(r.Samples) >= m.Protocol.Sessions, nil
+	}
+	r.Samples = slices.DeleteFunc(slices.Clone(r.Samples), short)
+	return r, false, nil
 }
 
 func (m *Meter) keep(ctx context.Context, model Model, r Result) error {

@@ -19,10 +19,6 @@ import (
 	yalue "github.com/yalue/onnxruntime_go"
 )
 
-// EnvLibrary names the environment variable that says which library to open
-// where nothing else does.
-const EnvLibrary = "SPOS_ONNXRUNTIME"
-
 // envTelemetry, set to 1 before the environment is made, is what keeps the
 // published library from calling home (seen with 1.30 and later; the API's
 // own DisableTelemetry returns success and does not stop it).
@@ -51,12 +47,12 @@ var opened struct {
 	rt *Runtime
 }
 
-// Open loads the library at path and makes its environment, once a process:
+// Open loads the library at path, which package native finds, and makes its environment, once a process:
 // a second Open of the same file returns the same Runtime, and of another
 // file is an error. It turns the library's telemetry off. Errors wrap
 // [ErrLibrary].
 func Open(path string) (*Runtime, error) {
-	const mend = "run `make native`, install the onnxruntime wheel, or set " + EnvLibrary + " to libonnxruntime.so"
+	const mend = "run `make native`, or set SPOS_ONNXRUNTIME to the libonnxruntime.so of an onnxruntime wheel"
 	if path == "" {
 		return nil, fmt.Errorf("%w: no path to the library: %s", ErrLibrary, mend)
 	}

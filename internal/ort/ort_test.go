@@ -7,15 +7,16 @@ import (
 	"strings"
 	"testing"
 
+	"spos/internal/native"
 	"spos/internal/ort"
 )
 
 // open is the library for a test, which is skipped where there is none.
 func open(t testing.TB) *ort.Runtime {
 	t.Helper()
-	path := os.Getenv(ort.EnvLibrary)
-	if path == "" {
-		t.Skipf("no ONNX Runtime: set %s to libonnxruntime.so", ort.EnvLibrary)
+	path, err := native.ONNXRuntime()
+	if err != nil {
+		t.Skip(err)
 	}
 	r, err := ort.Open(path)
 	if err != nil {
@@ -91,7 +92,7 @@ func TestOpenMissing(t *testing.T) {
 			if !errors.Is(err, ort.ErrLibrary) {
 				t.Fatalf("Open(%q) = %v, want ErrLibrary", path, err)
 			}
-			for _, want := range []string{path, "make native", ort.EnvLibrary} {
+			for _, want := range []string{path, "make native", native.EnvONNXRuntime} {
 				if !strings.Contains(err.Error(), want) {
 					t.Errorf("%q does not mention %q", err, want)
 				}

@@ -7,13 +7,15 @@ import (
 	"testing"
 
 	yalue "github.com/yalue/onnxruntime_go"
+
+	"spos/internal/native"
 )
 
 // TestScan compares our reading of a file with the library's own.
 func TestScan(t *testing.T) {
-	path := os.Getenv(EnvLibrary)
-	if path == "" {
-		t.Skipf("no ONNX Runtime: set %s to libonnxruntime.so", EnvLibrary)
+	path, err := native.ONNXRuntime()
+	if err != nil {
+		t.Skip(err)
 	}
 	if _, err := Open(path); err != nil {
 		t.Fatal(err)

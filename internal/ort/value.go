@@ -11,17 +11,17 @@ import (
 	yalue "github.com/yalue/onnxruntime_go"
 )
 
-// native holds, for one Go element type, what the binding only offers through
+// goType holds, for one Go element type, what the binding only offers through
 // its type parameter.
-type native struct {
+type goType struct {
 	scalar func(data []byte) (yalue.Value, error)
 	fetch  func(v yalue.Value, data []byte)
 	empty  func(shape []int64) (yalue.Value, error)
 	bytes  func(v yalue.Value) ([]byte, bool)
 }
 
-func nativeOf[T Element]() native {
-	return native{
+func goTypeOf[T Element]() goType {
+	return goType{
 		scalar: func(data []byte) (yalue.Value, error) {
 			var x T
 			copy(bytesOf(unsafe.Slice(&x, 1)), data)
@@ -42,12 +42,12 @@ func nativeOf[T Element]() native {
 	}
 }
 
-// natives misses the 16-bit floats, for which Go has no type: they have
+// goTypes misses the 16-bit floats, for which Go has no type: they have
 // neither scalars nor empty tensors, and their outputs are allocated here.
-var natives = [...]native{
-	Bool: nativeOf[bool](), Uint8: nativeOf[uint8](), Uint16: nativeOf[uint16](), Uint32: nativeOf[uint32](),
-	Uint64: nativeOf[uint64](), Int8: nativeOf[int8](), Int16: nativeOf[int16](), Int32: nativeOf[int32](),
-	Int64: nativeOf[int64](), Float32: nativeOf[float32](), Float64: nativeOf[float64](), String: {},
+var goTypes = [...]goType{
+	Bool: goTypeOf[bool](), Uint8: goTypeOf[uint8](), Uint16: goTypeOf[uint16](), Uint32: goTypeOf[uint32](),
+	Uint64: goTypeOf[uint64](), Int8: goTypeOf[int8](), Int16: goTypeOf[int16](), Int32: goTypeOf[int32](),
+	Int64: goTypeOf[int64](), Float32: goTypeOf[float32](), Float64: goTypeOf[float64](), String: {},
 }
 
 // wrap makes the library's view of a checked tensor over t's own memory,
@@ -69,14 +69,14 @@ func wrap(t *Tensor, pin *runtime.Pinner) (yalue.Value, error) {
 		return v, nil
 	}
 	special := len(t.Shape) == 0 || len(t.Data) == 0
-	if special && natives[t.Type].scalar == nil {
+	if special && goTypes[t.Type].scalar == nil {
 		return nil, fmt.Errorf("%w: scalars and empty tensors of %s are not supported", ErrTensor, t.Type)
 	}
 	switch {
 	case len(t.Shape) == 0:
-		return natives[t.Type].scalar(t.Data)
+		return goTypes[t.Type].scalar(t.Data)
 	case len(t.Data) == 0:
-		return natives[t.Type].empty(t.Shape)
+		return goTypes[t.Type].empty(t.Shape)
 	}
 	pin.Pin(unsafe.SliceData(t.Data))
 	return yalue.NewCustomDataTensor(t.Shape, t.Data, types[t.Type].yalue)
@@ -93,7 +93,7 @@ func settle(t *Tensor, v yalue.Value) error {
 		}
 		copy(t.Strings, s)
 	case len(t.Shape) == 0:
-		natives[t.Type].fetch(v, t.Data)
+		goTypes[t.Type].fetch(v, t.Data)
 	}
 	return nil
 }
@@ -107,7 +107,7 @@ func take(t *Tensor, v yalue.Value) error {
 		t.Strings, err = s.GetContents()
 		return err
 	}
-	for typ, n := range natives {
+	for typ, n := range goTypes {
 		if n.bytes == nil {
 			continue
 		}
