@@ -65,13 +65,14 @@ type Loop struct {
 // Progress is what the steps since the last report saw.
 type Progress struct {
 	Step, Steps     int64
-	Arch            arch.Arch // of the last step
-	LR              float64   // of the last step
-	Loss            float64   // mean over the images
-	Top1            float64   // share of them that was right, in training
-	ImagesPerSecond float64   // hooks not counted
-	Wait            float64   // share of that time spent waiting for images
-	Remaining       time.Duration
+	Arch            arch.Arch     // of the last step
+	LR              float64       // of the last step
+	Loss            float64       // mean over the images
+	Top1            float64       // share of them that was right, in training
+	Elapsed         time.Duration // in these steps, hooks not counted
+	ImagesPerSecond float64
+	Wait            float64       // share of Elapsed spent waiting for images
+	Remaining       time.Duration // at the speed since Run began
 }
 
 func (l *Loop) validate(from int64) error {
@@ -212,7 +213,8 @@ func (r *running) report() error {
 	p := w.last
 	p.Step, p.Steps = r.step, r.Steps
 	p.Loss, p.Top1 = w.loss/float64(w.images), float64(w.correct)/float64(w.images)
-	if t := (w.wait + w.compute).Seconds(); t > 0 {
+	p.Elapsed = w.wait + w.compute
+	if t := p.Elapsed.Seconds(); t > 0 {
 		p.ImagesPerSecond, p.Wait = float64(w.images)/t, w.wait.Seconds()/t
 	}
 	p.Remaining = time.Duration(float64(r.spent) / float64(r.step-r.from) * float64(r.Steps-r.step))

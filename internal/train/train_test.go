@@ -374,7 +374,8 @@ func TestProgress(t *testing.T) {
 	want := train.Progress{
 		Step: 20, Steps: steps, Arch: net.Arch, LR: l.LR(20),
 		Loss: 14.5, Top1: 0.5, // losses 10 to 19; one of two images
-		ImagesPerSecond: 0.5, Wait: 0.25, Remaining: 12 * time.Second, // 1 s wait and 3 s compute a step
+		// 1 s of waiting and 3 s of computing a step
+		Elapsed: 40 * time.Second, ImagesPerSecond: 0.5, Wait: 0.25, Remaining: 12 * time.Second,
 	}
 	if d := cmp.Diff(want, p); d != "" {
 		t.Errorf("-want +got:\n%s", d)
