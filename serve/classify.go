@@ -143,34 +143,6 @@ func (v *version) prepare(data []byte, limits imaging.Limits, width, height int,
 	return t, v.info.Recipe.Apply(img, unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(t.Data))), n))
 }
 
-// checkRecipe holds a model's preprocessing against its tensors, so that a mistake shows when the model is loaded.
-func (v *version) checkRecipe() error {
-	r := v.info.Recipe
-	if r == nil {
-		return nil
-	}
-	if err := r.Validate(); err != nil {
-		return fmt.Errorf("preprocessing: %w", err)
-	}
-	if len(v.info.Inputs) != 1 || len(v.info.Outputs) == 0 {
-		return errors.New("preprocessing needs a model of one input, and an output")
-	}
-	in, out := v.info.Inputs[0], v.info.Outputs[0]
-	if in.Type != FP32 || out.Type != FP32 || len(in.Shape) != 4 {
-		return fmt.Errorf("preprocessing makes FP32 of 4 dimensions, the model takes %s %v and gives %s", in.Type, in.Shape, out.Type)
-	}
-	made := r.Shape()
-	for i, d := range []int{made.C, made.H, made.W} {
-		if have := in.Shape[i+1]; have >= 0 && have != int64(d) {
-			return fmt.Errorf("preprocessing makes %d×%d×%d, the model takes %v", made.C, made.H, made.W, in.Shape)
-		}
-	}
-	if n := len(out.Shape); v.info.Labels != nil && n > 0 && out.Shape[n-1] >= 0 && out.Shape[n-1] != int64(len(v.info.Labels)) {
-		return fmt.Errorf("%d labels for an output of %v", len(v.info.Labels), out.Shape)
-	}
-	return nil
-}
-
 // rank returns the top classes.
 func rank(logits []float32, labels []string, top int) ([]prediction, error) {
 	if labels != nil && len(labels) != len(logits) {

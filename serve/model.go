@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"spos/internal/imaging"
 )
@@ -48,6 +49,34 @@ type ModelInfo struct {
 	Threads int
 	// Properties are shown in the metadata, such as the architecture and the checkpoint that the model came from.
 	Properties map[string]string
+}
+
+// checkRecipe holds a model's preprocessing against its tensors, so that a mistake shows when the model is loaded.
+func (info *ModelInfo) checkRecipe() error {
+	r := info.Recipe
+	if r == nil {
+		return nil
+	}
+	if err := r.Validate(); err != nil {
+		return fmt.Errorf("preprocessing: %w", err)
+	}
+	if len(info.Inputs) != 1 || len(info.Outputs) == 0 {
+		return errors.New("preprocessing needs a model of one input, and an output")
+	}
+	in, out := info.Inputs[0], info.Outputs[0]
+	if in.Type != FP32 || out.Type != FP32 || len(in.Shape) != 4 {
+		return fmt.Errorf("preprocessing makes FP32 of 4 dimensions, the model takes %s %v and gives %s", in.Type, in.Shape, out.Type)
+	}
+	made := r.Shape()
+	for i, d := range []int{made.C, made.H, made.W} {
+		if have := in.Shape[i+1]; have >= 0 && have != int64(d) {
+			return fmt.Errorf("preprocessing makes %d×%d×%d, the model takes %v", made.C, made.H, made.W, in.Shape)
+		}
+	}
+	if n := len(out.Shape); info.Labels != nil && n > 0 && out.Shape[n-1] >= 0 && out.Shape[n-1] != int64(len(info.Labels)) {
+		return fmt.Errorf("%d labels for an output of %v", len(info.Labels), out.Shape)
+	}
+	return nil
 }
 
 // unavailable stands for a model that was found but could not be loaded.

@@ -56,6 +56,9 @@ func NewONNX(ctx context.Context, session *ort.Session, name, version string) (_
 	if err := m.info.readMetadata(session.Metadata()); err != nil {
 		return nil, err
 	}
+	if err := m.info.checkRecipe(); err != nil {
+		return nil, err
+	}
 	if err := m.warm(ctx); err != nil {
 		return nil, fmt.Errorf("a first run on zeros: %w", err)
 	}

@@ -132,7 +132,7 @@ func (s *Server) add(m Model) error {
 func (s *Server) newVersion(m Model) (*version, error) {
 	v := &version{info: m.Info(), model: m}
 	v.info.Threads = min(max(v.info.Threads, 1), s.opt.Cores)
-	if err := v.checkRecipe(); err != nil {
+	if err := v.info.checkRecipe(); err != nil {
 		return nil, fmt.Errorf("serve: model %q: %w", v.info.Name, err)
 	}
 	v.met = s.met.model(v.info.Name, v.info.Version)

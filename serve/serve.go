@@ -38,7 +38,7 @@ type Options struct {
 	Metrics string
 	// Registry receives the server's metrics. Nil: a new one, with those of the process and the Go runtime.
 	Registry *prometheus.Registry
-	// Logger receives one line a request and the reasons of failures. It must not be nil.
+	// Logger receives one line a request, at Info for inferences and failures, and the reasons of failures. It must not be nil.
 	Logger *slog.Logger
 	// Name and Version are what GET /v2 says. Empty: "spos" and "".
 	Name, Version string
@@ -185,7 +185,7 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	s.ready.Store(true)
-	s.opt.Logger.Info("serving", "address", s.Addr().String(), "models", len(s.models))
+	s.opt.Logger.Debug("serving", "address", s.Addr().String(), "models", len(s.models))
 	<-failed.Done()
 	s.ready.Store(false)
 	drained := s.drain(ctx, cut, servers)
@@ -200,7 +200,7 @@ func (s *Server) drain(ctx context.Context, cut context.CancelCauseFunc, servers
 	if ctx.Err() != nil && s.opt.DrainDelay > 0 {
 		time.Sleep(s.opt.DrainDelay)
 	}
-	s.opt.Logger.Info("stopping", "timeout", s.opt.DrainTimeout)
+	s.opt.Logger.Debug("stopping", "timeout", s.opt.DrainTimeout)
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opt.DrainTimeout)
 	defer cancel()
 	var errs []error
