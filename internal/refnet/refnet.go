@@ -203,11 +203,14 @@ func (l *layer) correlate(plane, kernel, y []float64) {
 			}
 			in := plane[iy*l.In.W:][:l.In.W]
 			for kx := range l.Kernel {
-				w := kernel[ky*l.Kernel+kx]
-				for ox := range row {
-					if ix := ox*l.Stride + kx - l.Pad; ix >= 0 && ix < len(in) {
-						row[ox] += w * in[ix]
-					}
+				w, ox := kernel[ky*l.Kernel+kx], 0
+				ix := kx - l.Pad
+				for ; ix < 0; ix += l.Stride {
+					ox++
+				}
+				for ; ox < len(row) && ix < len(in); ix += l.Stride {
+					row[ox] += w * in[ix]
+					ox++
 				}
 			}
 		}
