@@ -94,6 +94,7 @@ func at(v []float32, c int, def float64) float64 {
 // store normalises the pixels of v into the planes of dst.
 func (r Recipe) store(dst []float32, v view, p placement) {
 	plane := p.w * p.h
+	x0, x1 := max(0, -p.dx), min(p.w, v.w-p.dx) // columns that show a pixel
 	for k := range r.Channels() {
 		c := k
 		switch {
@@ -103,37 +104,34 @@ func (r Recipe) store(dst []float32, v view, p placement) {
 			c = 2 - k
 		}
 		scale, shift := r.affine(k)
-		storePlane(dst[k*plane:(k+1)*plane], v, c, p, scale, shift)
+		for y := range p.h {
+			row := dst[k*plane+y*p.w:][:p.w]
+			sy := y + p.dy
+			if sy < 0 || sy >= v.h || x0 >= x1 {
+				fill(row, shift)
+				continue
+			}
+			fill(row[:x0], shift)
+			fill(row[x1:], shift)
+			storeRow(row[x0:x1], v.pix[sy*v.stride+(x0+p.dx)*v.c+c:], v.c, scale, shift)
+			if p.flip {
+				mirror(row)
+			}
+		}
 	}
 }
 
-func storePlane(dst []float32, v view, c int, p placement, scale, shift float32) {
-	x0, x1 := max(0, -p.dx), min(p.w, v.w-p.dx) // columns that show a pixel
-	for y := range p.h {
-		row := dst[y*p.w : (y+1)*p.w]
-		sy := y + p.dy
-		if sy < 0 || sy >= v.h || x0 >= x1 {
-			fill(row, shift)
-			continue
+// storeRow normalises one channel. The product is rounded by itself, so that
+// no machine fuses it and every machine trains on the same numbers.
+func storeRow(out []float32, src []uint8, c int, scale, shift float32) {
+	if c == 1 {
+		for i, b := range src[:len(out)] {
+			out[i] = float32(float32(b)*scale) + shift
 		}
-		fill(row[:x0], shift)
-		fill(row[x1:], shift)
-		src := v.pix[sy*v.stride+(x0+p.dx)*v.c+c:]
-		// The product is rounded by itself, so that no machine fuses it and
-		// every machine trains on the same numbers.
-		if v.c == 1 {
-			out := row[x0:x1]
-			for i, b := range src[:len(out)] {
-				out[i] = float32(float32(b)*scale) + shift
-			}
-		} else {
-			for i := range row[x0:x1] {
-				row[x0+i] = float32(float32(src[3*i])*scale) + shift
-			}
-		}
-		if p.flip {
-			mirror(row)
-		}
+		return
+	}
+	for i := range out {
+		out[i] = float32(float32(src[3*i])*scale) + shift
 	}
 }
 

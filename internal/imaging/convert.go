@@ -18,21 +18,42 @@ func convert(m image.Image) *Image {
 		return fromRGBA(m, w, h)
 	case *image.NRGBA:
 		return fromNRGBA(m, w, h)
-	case *image.Gray16:
-		dst := NewImage(w, h, 1)
-		for y := range h {
-			row := m.Pix[y*m.Stride:]
-			for x := range w {
-				dst.Pix[y*w+x] = row[2*x]
-			}
-		}
-		return dst
 	case *image.Paletted:
 		return fromPaletted(m, w, h)
+	case *image.Gray16:
+		return fromBytes(m.Pix, m.Stride, 2, w, h, 1, func(d, s []uint8) { d[0] = s[0] })
+	case *image.RGBA64: // of PNG: opaque
+		return fromBytes(m.Pix, m.Stride, 8, w, h, 3, func(d, s []uint8) { d[0], d[1], d[2] = s[0], s[2], s[4] })
+	case *image.NRGBA64:
+		return fromBytes(m.Pix, m.Stride, 8, w, h, 3, func(d, s []uint8) {
+			a := uint32(s[6])<<8 | uint32(s[7])
+			for c := range 3 {
+				d[c] = uint8((uint32(s[2*c])<<8 | uint32(s[2*c+1])) * a / 0xffff >> 8)
+			}
+		})
+	case *image.CMYK:
+		return fromBytes(m.Pix, m.Stride, 4, w, h, 3, func(d, s []uint8) {
+			d[0], d[1], d[2] = color.CMYKToRGB(s[0], s[1], s[2], s[3])
+		})
 	}
-	// CMYK and 16-bit colour. RGBA is premultiplied by alpha, which is what
-	// compositing on black means.
-	dst := NewImage(w, h, 3)
+	return fromAny(m, b)
+}
+
+// fromBytes converts pixels of size bytes to c channels, one by one.
+func fromBytes(pix []uint8, stride, size, w, h, c int, pixel func(dst, src []uint8)) *Image {
+	dst := NewImage(w, h, c)
+	for y := range h {
+		for x := range w {
+			pixel(dst.Pix[(y*w+x)*c:][:c], pix[y*stride+x*size:][:size])
+		}
+	}
+	return dst
+}
+
+// fromAny is for what a future decoder may return. RGBA is premultiplied by
+// alpha, which is what compositing on black means.
+func fromAny(m image.Image, b image.Rectangle) *Image {
+	dst := NewImage(b.Dx(), b.Dy(), 3)
 	i := 0
 	for y := b.Min.Y; y < b.Max.Y; y++ {
 		for x := b.Min.X; x < b.Max.X; x++ {

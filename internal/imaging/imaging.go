@@ -15,6 +15,9 @@ package imaging
 import (
 	"errors"
 	"fmt"
+	"image"
+	"image/png"
+	"io"
 )
 
 // Errors that callers branch on. ErrTooLarge and ErrFormat wrap ErrImage: a
@@ -35,6 +38,24 @@ type Image struct {
 // NewImage returns a black image.
 func NewImage(w, h, c int) *Image {
 	return &Image{W: w, H: h, C: c, Pix: make([]uint8, w*h*c)}
+}
+
+// EncodePNG writes the image as a PNG, from which [Decode] reads the same
+// pixels.
+func (m *Image) EncodePNG(w io.Writer) error {
+	if err := m.check(); err != nil {
+		return err
+	}
+	box := image.Rect(0, 0, m.W, m.H)
+	if m.C == 1 {
+		return png.Encode(w, &image.Gray{Pix: m.Pix, Stride: m.W, Rect: box})
+	}
+	out := image.NewRGBA(box)
+	for i := range m.W * m.H {
+		copy(out.Pix[4*i:], m.Pix[3*i:3*i+3])
+		out.Pix[4*i+3] = 255
+	}
+	return png.Encode(w, out)
 }
 
 // check reports an image that breaks the promises of its type.

@@ -86,6 +86,7 @@ func TestDecodeConvertsByRule(t *testing.T) {
 		"opaque":           {set(image.NewRGBA(box), color.RGBA{1, 2, 3, 255}, color.RGBA{4, 5, 6, 255}), imaging.Image{C: 3, Pix: []uint8{1, 2, 3, 4, 5, 6}}},
 		"alpha on black":   {set(image.NewNRGBA(box), clear, half), imaging.Image{C: 3, Pix: []uint8{0, 0, 0, 100, 50, 25}}},
 		"16 bits of color": {set(image.NewRGBA64(box), color.RGBA64{0x1ff, 0x200, 0x300, 0xffff}, color.Black), imaging.Image{C: 3, Pix: []uint8{1, 2, 3, 0, 0, 0}}},
+		"16 bits, alpha":   {set(image.NewNRGBA64(box), color.NRGBA64{0xffff, 0x8000, 0x100, 0x8000}, color.NRGBA64{0xffff, 1, 2, 0}), imaging.Image{C: 3, Pix: []uint8{128, 64, 0, 0, 0, 0}}},
 		"palette":          {set(image.NewPaletted(box, color.Palette{color.RGBA{9, 8, 7, 255}, half}), color.RGBA{9, 8, 7, 255}, half), imaging.Image{C: 3, Pix: []uint8{9, 8, 7, 100, 50, 25}}},
 	}
 	for name, tt := range tests {
@@ -99,6 +100,26 @@ func TestDecodeConvertsByRule(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+func TestEncodePNGIsLossless(t *testing.T) {
+	for _, c := range []int{1, 3} {
+		want := imaging.NewImage(5, 4, c)
+		for i := range want.Pix {
+			want.Pix[i] = uint8(i * 37)
+		}
+		var b bytes.Buffer
+		if err := want.EncodePNG(&b); err != nil {
+			t.Fatal(err)
+		}
+		got, err := imaging.Decode(b.Bytes(), imaging.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Error(d)
+		}
 	}
 }
 

@@ -175,19 +175,27 @@ func (r Recipe) Validate() error {
 
 func (r Recipe) validMoments() error {
 	c := r.Channels()
-	for name, v := range map[string][]float32{"mean": r.Mean, "std": r.Std} {
-		if n := len(v); n != 0 && n != 1 && n != c {
-			return fmt.Errorf("%s: %d values for %d channels", name, n, c)
-		}
-		for _, x := range v {
-			if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
-				return fmt.Errorf("%s: %v is no finite number", name, x)
-			}
-		}
+	if err := validMoment(r.Mean, c); err != nil {
+		return fmt.Errorf("mean: %w", err)
+	}
+	if err := validMoment(r.Std, c); err != nil {
+		return fmt.Errorf("std: %w", err)
 	}
 	for _, x := range r.Std {
 		if x <= 0 {
 			return fmt.Errorf("std: %v is not positive", x)
+		}
+	}
+	return nil
+}
+
+func validMoment(v []float32, c int) error {
+	if n := len(v); n != 0 && n != 1 && n != c {
+		return fmt.Errorf("%d values for %d channels", n, c)
+	}
+	for _, x := range v {
+		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+			return fmt.Errorf("%v is no finite number", x)
 		}
 	}
 	return nil
