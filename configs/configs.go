@@ -3,26 +3,27 @@
 package configs
 
 import (
+	"bytes"
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 	"strings"
 
-	"github.com/goccy/go-yaml"
-
 	"spos/internal/arch"
+	"spos/internal/config"
 )
 
-//go:embed space/*.yaml
+//go:embed *.yaml space/*.yaml
 var files embed.FS
 
 // Files is the shipped tree, read-only.
 func Files() fs.FS { return files }
 
-// maxSpaceFile bounds a space's YAML text.
+// maxSpaceFile is more than the reader of configurations accepts.
 const maxSpaceFile = 1 << 20
 
 // Spaces names the shipped search spaces, sorted.
@@ -54,14 +55,12 @@ func Space(name string) (*arch.Space, error) {
 
 func spaceText(name string) ([]byte, error) {
 	if strings.ContainsAny(name, "/\\") || strings.HasSuffix(name, ".yaml") {
-		info, err := os.Stat(name)
+		f, err := os.Open(name)
 		if err != nil {
 			return nil, fmt.Errorf("read space: %w", err)
 		}
-		if info.Size() > maxSpaceFile {
-			return nil, fmt.Errorf("read space %s: %d bytes, more than %d", name, info.Size(), maxSpaceFile)
-		}
-		return os.ReadFile(name)
+		defer f.Close()
+		return io.ReadAll(io.LimitReader(f, maxSpaceFile+1)) // longer ones are refused by their reader
 	}
 	text, err := files.ReadFile(path.Join("space", name+".yaml"))
 	if err != nil {
@@ -73,9 +72,9 @@ func spaceText(name string) ([]byte, error) {
 // ParseSpace decodes a space's YAML text; from names it in errors. An unknown
 // key is an error that shows the line.
 func ParseSpace(text []byte, from string) (*arch.Space, error) {
-	var spec arch.Spec
-	if err := yaml.UnmarshalWithOptions(text, &spec, yaml.Strict()); err != nil {
-		return nil, fmt.Errorf("space %s: %w", from, err)
+	spec, err := config.Read(bytes.NewReader(text), from, arch.Spec{}, nil)
+	if err != nil {
+		return nil, fmt.Errorf("space: %w", err)
 	}
 	s, err := arch.NewSpace(spec)
 	if err != nil {
@@ -87,9 +86,9 @@ func ParseSpace(text []byte, from string) (*arch.Space, error) {
 // SpaceText is a space's YAML text, which a checkpoint carries to explain
 // itself; [ParseSpace] reads it back.
 func SpaceText(s *arch.Space) ([]byte, error) {
-	text, err := yaml.Marshal(s.Spec())
-	if err != nil {
-		return nil, fmt.Errorf("write space %s: %w", s.Name, err)
+	var text bytes.Buffer
+	if err := config.Dump(&text, s.Spec()); err != nil {
+		return nil, fmt.Errorf("space %s: %w", s.Name, err)
 	}
-	return text, nil
+	return text.Bytes(), nil
 }

@@ -11,5 +11,6 @@ import (
 func main() {
 	root := cli.NewRoot("spos-edge", "Hardware-aware neural architecture search: the part that runs on devices")
 	cli.AddVerbs(root)
+	root.AddCommand(cli.NewExportCommand())
 	os.Exit(cli.Run(root))
 }

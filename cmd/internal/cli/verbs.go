@@ -4,5 +4,8 @@ import "github.com/spf13/cobra"
 
 // AddVerbs gives a program the verbs that need no libtorch.
 func AddVerbs(root *cobra.Command) {
-	root.AddCommand(NewSpaceCommand(), NewArchCommand())
+	root.AddCommand(
+		NewArchCommand(), NewDoctorCommand(), NewInspectCommand(),
+		NewLatencyCommand(), NewServeCommand(), NewSpaceCommand(),
+	)
 }

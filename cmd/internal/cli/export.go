@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"spos/configs"
+	"spos/export"
+)
+
+// ExportRandom is `export --space S --arch A`: the graph with random weights,
+// for measuring a net that nobody has trained.
+type ExportRandom struct {
+	Space string
+	Arch  string
+	Seed  uint64
+	Batch int
+	Opset int
+}
+
+// Flags adds the flags that choose the net and the shape of the graph.
+func (o *ExportRandom) Flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.Space, "space", "", "search space, to export a net of it with random weights")
+	f.StringVar(&o.Arch, "arch", "", "architecture of --space")
+	f.Uint64Var(&o.Seed, "seed", 0, "seed of random weights")
+	f.IntVar(&o.Batch, "batch", 0, "images a run (default: any number)")
+	f.IntVar(&o.Opset, "opset", export.DefaultOpset, "ONNX operator set")
+	_ = cmd.RegisterFlagCompletionFunc("space", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return configs.Spaces(), cobra.ShellCompDirectiveDefault
+	})
+}
+
+// Run writes the file.
+func (o *ExportRandom) Run(cmd *cobra.Command, out string) error {
+	if o.Space == "" || o.Arch == "" {
+		return errors.New("random weights need both --space and --arch")
+	}
+	n, err := loadNet(o.Space, o.Arch)
+	if err != nil {
+		return err
+	}
+	m, err := export.Model(n, export.Random(n, o.Seed), export.Options{Batch: o.Batch, Opset: o.Opset, Version: Version})
+	if err != nil {
+		return err
+	}
+	if err := export.Write(out, m); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s of %s with random weights\n", out, n.Arch, n.Space)
+	return err
+}
+
+// NewExportCommand is spos-edge's `export`: random weights only.
+func NewExportCommand() *cobra.Command {
+	var (
+		o   ExportRandom
+		out string
+	)
+	cmd := &cobra.Command{
+		Use:     "export --space SPACE --arch ARCH -o FILE.onnx",
+		Short:   "Export a net of a space with random weights, for measuring",
+		Example: "  spos-edge export --space shufflenetv2-spos --arch 21012020202300003233 -o net.onnx",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.Run(cmd, out)
+		},
+	}
+	o.Flags(cmd)
+	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write")
+	_ = cmd.MarkFlagRequired("output")
+	return cmd
+}

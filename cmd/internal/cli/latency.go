@@ -1,0 +1,108 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"spos/latency"
+)
+
+// NewLatencyCommand is `latency`.
+func NewLatencyCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "latency", Short: "Latency on this device: measure ONNX models"}
+	cmd.AddCommand(newLatencyMeasureCommand())
+	return cmd
+}
+
+type measureOptions struct {
+	json     bool
+	quick    bool
+	samples  bool
+	mode     string
+	gap      time.Duration
+	threads  int
+	batch    int
+	runs     int
+	sessions int
+	noPin    bool
+}
+
+func newLatencyMeasureCommand() *cobra.Command {
+	var o measureOptions
+	cmd := &cobra.Command{
+		Use:   "measure FILE.onnx…",
+		Short: "Measure models with ONNX Runtime, with an interval and what disturbed it",
+		Long: `Measure models with ONNX Runtime as this machine would serve them: warmed up until
+times settle, sessions of all models in turn so that drift hits all alike, a 95 %
+interval, and warnings in words about what was wrong with the machine.`,
+		Example: `  spos latency measure a.onnx b.onnx
+  spos latency measure model.onnx --mode paced --gap 20ms --json`,
+		Args: cobra.MinimumNArgs(1),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return []string{"onnx"}, cobra.ShellCompDirectiveFilterFileExt
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return latencyMeasureFunc(cmd, args, o)
+		},
+	}
+	f := cmd.Flags()
+	jsonFlag(cmd, &o.json)
+	f.BoolVar(&o.quick, "quick", false, "one session a model, as a search screens its candidates")
+	f.BoolVar(&o.samples, "samples", false, "with --json: every raw run as well")
+	f.StringVar(&o.mode, "mode", string(latency.Hot), "between runs: hot (back to back), paced (idle for --gap), cold (caches overwritten)")
+	f.DurationVar(&o.gap, "gap", 10*time.Millisecond, "idle time of mode paced")
+	f.IntVar(&o.threads, "threads", 1, "threads of an operator")
+	f.IntVar(&o.batch, "batch", 1, "extent of a free first dimension")
+	f.IntVar(&o.runs, "runs", 0, "timed runs of a session, at least (default: the protocol's)")
+	f.IntVar(&o.sessions, "sessions", 0, "sessions of a model (default: the protocol's)")
+	f.BoolVar(&o.noPin, "no-pin", false, "do not bind threads to processors")
+	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"hot", "paced", "cold"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (o measureOptions) protocol() latency.Protocol {
+	p := latency.Confirmation()
+	if o.quick {
+		p = latency.Screening()
+	}
+	p.Mode, p.Gap, p.Threads, p.Batch, p.Pin = latency.Mode(o.mode), o.gap, o.threads, o.batch, !o.noPin
+	if o.runs > 0 {
+		p.Runs = o.runs
+	}
+	if o.sessions > 0 {
+		p.Sessions = o.sessions
+	}
+	return p
+}
+
+func latencyMeasureFunc(cmd *cobra.Command, paths []string, o measureOptions) error {
+	rt, err := OpenRuntime()
+	if err != nil {
+		return err
+	}
+	models := make([]latency.Model, len(paths))
+	for i, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("read model: %w", err)
+		}
+		models[i] = latency.Model{Name: filepath.ToSlash(path), Bytes: text}
+	}
+	results, err := latency.MeasureAll(cmd.Context(), &latency.Local{Runtime: rt}, models, o.protocol())
+	if err != nil {
+		return err
+	}
+	if !o.json {
+		return latency.Write(cmd.OutOrStdout(), results)
+	}
+	if !o.samples {
+		for i := range results {
+			results[i].Samples = nil
+		}
+	}
+	return PrintJSON(cmd, results)
+}

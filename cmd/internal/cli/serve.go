@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"spos/internal/native"
+	"spos/internal/ort"
+	"spos/serve"
+)
+
+// OpenRuntime opens the ONNX Runtime library that this machine has.
+func OpenRuntime() (*ort.Runtime, error) {
+	path, err := native.ONNXRuntime()
+	if err != nil {
+		return nil, WithHint(err, "run `spos doctor` to see where it is looked for")
+	}
+	return ort.Open(path)
+}
+
+type serveOptions struct {
+	repository string
+	http       string
+	metrics    string
+	queue      int
+	cores      int
+	timeout    time.Duration
+	drain      time.Duration
+	threads    map[string]int
+}
+
+// NewServeCommand is `serve`.
+func NewServeCommand() *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:   "serve --repository DIR",
+		Short: "Serve the models of a repository over HTTP",
+		Long: `Serve the models of a repository, DIR/<model>/<version>/model.onnx, over HTTP:
+the Open Inference Protocol (JSON and binary tensors) and, for models that carry
+their preprocessing, pictures at POST /v2/models/<model>/classify.`,
+		Example: `  spos serve --repository models
+  curl -s --data-binary @shoe.png 127.0.0.1:8000/v2/models/fashion/classify?k=3`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serveFunc(cmd, o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.repository, "repository", "", "folder of models")
+	f.StringVar(&o.http, "http", "127.0.0.1:8000", "address to listen on; port 0 takes a free one")
+	f.StringVar(&o.metrics, "metrics", "", "address for /metrics alone (default: on the HTTP address)")
+	f.IntVar(&o.queue, "queue", 100, "requests that may wait for a model before the next is refused with 503")
+	f.IntVar(&o.cores, "cores", 0, "cores that all models together keep busy (default: all)")
+	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "time from a request's last byte to its answer")
+	f.DurationVar(&o.drain, "drain-timeout", 30*time.Second, "time that accepted requests have when the server stops")
+	f.StringToIntVar(&o.threads, "model-threads", nil, "threads of one run, by model: lower latency, less throughput")
+	_ = cmd.MarkFlagRequired("repository")
+	_ = cmd.MarkFlagDirname("repository")
+	return cmd
+}
+
+func serveFunc(cmd *cobra.Command, o serveOptions) error {
+	log, err := Logger(cmd, cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	rt, err := OpenRuntime()
+	if err != nil {
+		return err
+	}
+	repo, err := serve.OpenRepository(cmd.Context(), o.repository, serve.RepositoryOptions{Runtime: rt, Logger: log, Threads: o.threads})
+	if errors.Is(err, os.ErrNotExist) {
+		return WithHint(err, "put models there as <model>/<version>/model.onnx, for example with `spos export RUN -o "+o.repository+"/my-model/1/model.onnx`")
+	}
+	if err != nil {
+		return err
+	}
+	defer repo.Close()
+	srv, err := serve.New(serve.Options{
+		HTTP: o.http, Metrics: o.metrics, Logger: log, Version: Version,
+		Queue: o.queue, Cores: o.cores, Timeout: o.timeout, DrainTimeout: o.drain, Load: repo.Load,
+	}, repo.Models()...)
+	if err != nil {
+		return err
+	}
+	log.Info("serving", "address", fmt.Sprintf("http://%v", srv.Addr()), "models", len(repo.Models()), "onnxruntime", rt.Version())
+	if err := srv.Run(cmd.Context()); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}

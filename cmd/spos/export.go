@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"spos/cmd/internal/cli"
+	"spos/configs"
+	"spos/export"
+	"spos/export/onnxpb"
+	"spos/internal/arch"
+	"spos/internal/ckpt"
+	"spos/internal/config"
+	"spos/internal/data"
+	"spos/supernet"
+)
+
+type exportOptions struct {
+	random   cli.ExportRandom
+	out      string
+	data     string
+	images   int
+	noVerify bool
+	json     bool
+}
+
+func newExportCommand() *cobra.Command {
+	var o exportOptions
+	cmd := &cobra.Command{
+		Use:   "export RUN_OR_CKPT -o FILE.onnx",
+		Short: "Export a trained net to ONNX and prove the file equal to it",
+		Long: `Export a trained net to ONNX: batch norm folded, preprocessing, labels and lineage
+as metadata. Before the file appears, its logits in ONNX Runtime are compared with
+libtorch's on images of the data set. Of a supernet, --arch names the net, whose
+batch-norm statistics are recomputed. With --space the graph gets random weights.`,
+		Example: `  spos export work/subnet -o models/shufflenet/1/model.onnx
+  spos export --space shufflenetv2-spos --arch 21012020202300003233 -o net.onnx`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if o.random.Space != "" {
+				return cobra.NoArgs(cmd, args)
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.random.Space != "" {
+				return o.random.Run(cmd, o.out)
+			}
+			return exportFunc(cmd, args[0], o)
+		},
+	}
+	o.random.Flags(cmd)
+	f := cmd.Flags()
+	f.StringVarP(&o.out, "output", "o", "", "file to write")
+	f.StringVar(&o.data, "data", "", "data set to verify on (default: the one trained on)")
+	f.IntVar(&o.images, "images", 256, "images to verify on")
+	f.BoolVar(&o.noVerify, "no-verify", false, "write the file without comparing it with libtorch")
+	f.BoolVar(&o.json, "json", false, "print the outcome as JSON")
+	_ = cmd.MarkFlagRequired("output")
+	return cmd
+}
+
+// exported is what an export did.
+type exported struct {
+	Path  string    `json:"path"`
+	Space string    `json:"space"`
+	Arch  arch.Arch `json:"arch"`
+	Bytes int       `json:"bytes"`
+	*verification
+}
+
+func exportFunc(cmd *cobra.Command, from string, o exportOptions) error {
+	var (
+		out exported
+		err error
+	)
+	if o.noVerify {
+		out, err = exportUnverified(from, o)
+	} else {
+		out, err = exportVerified(cmd.Context(), from, o)
+	}
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return cli.PrintJSON(cmd, out)
+	}
+	w := cmd.OutOrStdout()
+	fmt.Fprintf(w, "%s: %s of %s, %d bytes\n", out.Path, out.Arch, out.Space, out.Bytes)
+	if out.verification != nil {
+		fmt.Fprintf(w, "logits within %.2g of libtorch's on %d images, same class on %.2f %%\n", out.MaxAbs, out.Images, 100*out.Agree)
+	}
+	return nil
+}
+
+// build makes the ONNX model of a checkpoint's net.
+func (o exportOptions) build(c *ckpt.Checkpoint, n *arch.Net, stats export.Stats) (*onnxpb.ModelProto, []byte, error) {
+	f, err := c.Model()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	digest, err := ckpt.Digest(c.ModelPath())
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := export.Model(n, f, export.Options{
+		Batch: o.random.Batch, Opset: o.random.Opset, Stats: stats, Version: cli.Version,
+		Preprocess: c.State.Recipe, Labels: c.State.Labels,
+		Lineage: map[string]string{
+			"checkpoint_sha256": digest, "step": fmt.Sprint(c.State.Step), "seed": fmt.Sprint(c.State.Lineage.Seed),
+			"trained_by": c.State.Lineage.Code, "exported_by": cli.Version,
+		},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err := export.Marshal(m)
+	return m, text, err
+}
+
+func (o exportOptions) write(m *onnxpb.ModelProto) error {
+	if err := os.MkdirAll(filepath.Dir(o.out), 0o755); err != nil {
+		return err
+	}
+	return export.Write(o.out, m)
+}
+
+func exportUnverified(from string, o exportOptions) (exported, error) {
+	c, err := ckpt.Find(from)
+	if err != nil {
+		return exported{}, err
+	}
+	if c.State.Arch == "" {
+		return exported{}, errors.New("a net of a supernet needs batch-norm statistics of its own, from images: leave out --no-verify")
+	}
+	space, err := configs.ParseSpace([]byte(c.State.Space.Text), c.Path)
+	if err != nil {
+		return exported{}, err
+	}
+	n, err := space.Net(arch.Arch(c.State.Arch))
+	if err != nil {
+		return exported{}, err
+	}
+	m, text, err := o.build(c, n, nil)
+	if err != nil {
+		return exported{}, err
+	}
+	return exported{Path: o.out, Space: n.Space, Arch: n.Arch, Bytes: len(text)}, o.write(m)
+}
+
+func exportVerified(ctx context.Context, from string, o exportOptions) (exported, error) {
+	r, err := restore(ctx, from, func(c *config.Train) {
+		if o.data != "" {
+			c.Data.Path = o.data
+		}
+		c.Device = "cpu" // what ONNX Runtime is compared with
+	})
+	if errors.Is(err, data.ErrNotFound) {
+		return exported{}, cli.WithHint(err, "name the images with --data DIR, or write the file unproved with --no-verify")
+	}
+	if err != nil {
+		return exported{}, err
+	}
+	defer r.sets.Close()
+	m, err := r.load()
+	if err != nil {
+		return exported{}, err
+	}
+	defer m.Close()
+	n, stats, err := r.chosen(ctx, m, o.random.Arch)
+	if err != nil {
+		return exported{}, err
+	}
+	return exportModel(ctx, r, m, n, stats, o)
+}
+
+// chosen is the checkpoint's own net, or one of a supernet with statistics.
+func (r *restored) chosen(ctx context.Context, m *supernet.Supernet, digits string) (*arch.Net, supernet.Stats, error) {
+	if r.net != nil {
+		if digits != "" && digits != string(r.net.Arch) {
+			return nil, nil, fmt.Errorf("--arch %s: %s holds the single net %s", digits, r.ckpt.Path, r.net.Arch)
+		}
+		return r.net, nil, nil
+	}
+	if digits == "" {
+		return nil, nil, cli.WithHint(fmt.Errorf("%s is a supernet: say which net of it", r.ckpt.Path), "--arch with the digits or a best.yaml")
+	}
+	a, err := resolveArch(r.space, digits)
+	if err != nil {
+		return nil, nil, err
+	}
+	n, err := r.space.Path(a)
+	if err != nil {
+		return nil, nil, err
+	}
+	j := newJudge(r.setup, m, config.DefaultSearch().Calibration, config.Images{})
+	stats, err := m.Calibrate(ctx, n, j.calibrationBatches(ctx))
+	return n, stats, err
+}
+
+func exportModel(ctx context.Context, r *restored, m *supernet.Supernet, n *arch.Net, stats supernet.Stats, o exportOptions) (exported, error) {
+	rt, err := cli.OpenRuntime()
+	if err != nil {
+		return exported{}, err
+	}
+	var override export.Stats
+	if stats != nil {
+		override = moments(stats)
+	}
+	model, text, err := o.build(r.ckpt, n, override)
+	if err != nil {
+		return exported{}, err
+	}
+	on, err := openONNX(rt, text, n, o.random.Batch)
+	if err != nil {
+		return exported{}, err
+	}
+	defer on.session.Close()
+	size := max(o.random.Batch, 1) * max(1, 32/max(o.random.Batch, 1))
+	images := max(o.images/size, 1) * size
+	loader := r.evalLoader(subset(r.sets.Val, images, r.cfg.Seed), size)
+	v, err := verify(ctx, on, m, n, stats, loader.Batches(ctx, data.Position{}))
+	if err != nil {
+		return exported{}, err
+	}
+	return exported{Path: o.out, Space: n.Space, Arch: n.Arch, Bytes: len(text), verification: &v}, o.write(model)
+}
+
+// moments lets export read a supernet's statistics.
+type moments supernet.Stats
+
+// Moments implements [export.Stats].
+func (m moments) Moments(op string) (mean, variance []float32, ok bool) {
+	s, ok := m[op]
+	return s.Mean, s.Var, ok
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"spos/export"
+	"spos/internal/arch"
+	"spos/internal/config"
+	"spos/latency"
+	"spos/search"
+)
+
+// meter measures candidates: each on its own exported graph, batch 1 unless
+// configured, with random weights, for speed does not depend on them.
+type meter struct {
+	runner latency.Runner
+	cache  *latency.Cache
+	batch  int
+	base   latency.Protocol
+}
+
+func newMeter(r latency.Runner, cache *latency.Cache, c config.Latency) (*meter, error) {
+	p := latency.Screening()
+	if c.Mode != "" {
+		p.Mode = latency.Mode(c.Mode)
+	}
+	p.Batch = max(c.Batch, 1)
+	p.Threads = max(c.Threads, 1)
+	if c.Warmup > 0 {
+		p.WarmupMin, p.WarmupMax = c.Warmup, max(p.WarmupMax, c.Warmup)
+	}
+	if c.Runs > 0 {
+		p.Runs = c.Runs
+	}
+	if c.Sessions > 0 {
+		p.Sessions = c.Sessions
+	}
+	return &meter{runner: r, cache: cache, batch: p.Batch, base: p}, p.Validate()
+}
+
+// efforts are the sessions of one measurement as it becomes more careful.
+var efforts = [...]int{1, 3, 6}
+
+// confirmation is the effort that finalists and exported files get.
+const confirmation = len(efforts) - 1
+
+func (m *meter) protocol(effort int) latency.Protocol {
+	p := m.base
+	p.Sessions *= efforts[min(effort, confirmation)]
+	if effort >= confirmation {
+		p.Runs = max(p.Runs, latency.Confirmation().Runs)
+	}
+	return p
+}
+
+// nets is a [search.Measure].
+func (m *meter) nets(ctx context.Context, nets []*arch.Net, effort int) ([]search.Interval, error) {
+	models := make([]latency.Model, len(nets))
+	for i, n := range nets {
+		g, err := export.Model(n, export.Random(n, 0), export.Options{Batch: m.batch})
+		if err != nil {
+			return nil, err
+		}
+		text, err := export.Marshal(g)
+		if err != nil {
+			return nil, err
+		}
+		models[i] = latency.Model{
+			Name: string(n.Arch), Bytes: text,
+			Key: fmt.Sprintf("%s/%s/%dx%dx%d/%d", n.Space, n.Arch, n.In.C, n.In.H, n.In.W, n.Classes()),
+		}
+	}
+	lm := latency.Meter{Runner: m.runner, Protocol: m.protocol(effort), Cache: m.cache}
+	results, err := lm.Measure(ctx, models...)
+	if err != nil {
+		return nil, err
+	}
+	intervals := make([]search.Interval, len(results))
+	for i, r := range results {
+		intervals[i] = interval(r.Estimate)
+	}
+	return intervals, nil
+}
+
+// file measures an exported model at the big budget.
+func (m *meter) file(ctx context.Context, name string, model []byte) (latency.Result, error) {
+	return latency.Measure(ctx, m.runner, latency.Model{Name: name, Bytes: model}, m.protocol(confirmation))
+}
+
+func interval(e latency.Estimate) search.Interval {
+	ms := func(d time.Duration) float64 { return latency.Milliseconds(d) }
+	return search.Interval{P50: ms(e.P50), Low: ms(e.Low), High: ms(e.High)}
+}
