@@ -120,8 +120,8 @@ func (h Host) examineONNXRuntime() Item {
 		return it
 	}
 	it.Found, it.Path = true, path
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
 	}
 	_, version, _ := strings.Cut(filepath.Base(path), ".so.")
 	it.Version = cmp.Or(version, "unknown")
