@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -99,9 +100,7 @@ func mnist(t *testing.T, files map[string][]byte) string {
 		"t10k-images.idx3-ubyte.gz": gzipped(idx(make([]byte, 12), 2, 2, 3)),
 		"t10k-labels-idx1-ubyte.gz": gzipped(idx([]byte{1, 0}, 2)),
 	}
-	for n, b := range files {
-		all[n] = b
-	}
+	maps.Copy(all, files)
 	for n, b := range all {
 		if err := os.WriteFile(filepath.Join(dir, n), b, 0o600); err != nil {
 			t.Fatal(err)

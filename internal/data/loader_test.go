@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"spos/internal/data"
 	"spos/internal/imaging"
@@ -232,52 +234,82 @@ type brokenFirst struct{ numbers }
 
 func (brokenFirst) Image(int) (imaging.Image, error) { return imaging.Image{}, errBroken }
 
-// Leaving the loop in whatever way ends every goroutine before the loop ends.
-func TestNoGoroutineOutlivesTheLoop(t *testing.T) {
-	l := &data.Loader{Data: numbers{n: 10000}, Recipe: plain, Size: 64, Train: true, Workers: 8, Prefetch: 6}
-	before := runtime.NumGoroutine()
-	check := func(how string) {
-		t.Helper()
-		// A goroutine that has reported its end may need a moment to be gone.
-		for i := 0; i < 1000 && runtime.NumGoroutine() > before; i++ {
-			runtime.Gosched()
-		}
-		if n := runtime.NumGoroutine(); n > before {
-			t.Errorf("%s: %d goroutines, %d before", how, n, before)
-		}
+// watched takes its time (the bubble's, not ours) over an image, and reports
+// those still in the making once the loop has been left.
+type watched struct {
+	numbers
+	t    *testing.T
+	left atomic.Bool
+}
+
+func (w *watched) Image(i int) (imaging.Image, error) {
+	time.Sleep(time.Millisecond)
+	if w.left.Load() {
+		w.t.Error("a worker outlives the loop")
 	}
-	for stop := range 4 {
-		n := 0
-		for range l.Batches(t.Context(), data.Position{}) {
-			if n++; n > stop {
+	return w.numbers.Image(i)
+}
+
+// Leaving the loop in whatever way ends every goroutine. The bubble panics if
+// one stays blocked.
+func TestNoGoroutineOutlivesTheLoop(t *testing.T) {
+	why := errors.New("enough")
+	ways := map[string]func(t *testing.T, l *data.Loader){
+		"break": func(t *testing.T, l *data.Loader) {
+			n := 0
+			for range l.Batches(t.Context(), data.Position{}) {
+				if n++; n == 3 {
+					break
+				}
+			}
+		},
+		"break at once": func(t *testing.T, l *data.Loader) {
+			for range l.Batches(t.Context(), data.Position{}) {
 				break
 			}
-		}
-		check("break")
+		},
+		"panic": func(t *testing.T, l *data.Loader) {
+			defer func() { _ = recover() }()
+			for range l.Batches(t.Context(), data.Position{}) {
+				panic("consumer")
+			}
+		},
+		"cancel": func(t *testing.T, l *data.Loader) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			var last error
+			n := 0
+			for _, err := range l.Batches(ctx, data.Position{}) {
+				if n++; n == 3 {
+					cancel(why)
+				}
+				last = err
+			}
+			if !errors.Is(last, why) {
+				t.Errorf("the last error is %v", last)
+			}
+		},
+		"error": func(t *testing.T, l *data.Loader) {
+			l.Data.(*watched).broken = 100
+			var last error
+			for _, err := range l.Batches(t.Context(), data.Position{}) {
+				last = err
+			}
+			if !errors.Is(last, errBroken) {
+				t.Errorf("the last error is %v", last)
+			}
+		},
 	}
-	func() {
-		defer func() { _ = recover() }()
-		for range l.Batches(t.Context(), data.Position{}) {
-			panic("consumer")
-		}
-	}()
-	check("panic")
-
-	ctx, cancel := context.WithCancelCause(t.Context())
-	defer cancel(nil)
-	why := errors.New("enough")
-	var last error
-	n := 0
-	for _, err := range l.Batches(ctx, data.Position{}) {
-		if n++; n == 3 {
-			cancel(why)
-		}
-		last = err
+	for name, leave := range ways {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &watched{numbers: numbers{n: 10000}, t: t}
+				leave(t, &data.Loader{Data: w, Recipe: plain, Size: 64, Train: true, Workers: 8, Prefetch: 6})
+				w.left.Store(true)
+				time.Sleep(time.Second)
+			})
+		})
 	}
-	if !errors.Is(last, why) {
-		t.Errorf("cancelled: the last error is %v", last)
-	}
-	check("cancel")
 }
 
 func TestSplitIsStratified(t *testing.T) {

@@ -53,8 +53,8 @@ func TestFashionMNIST(t *testing.T) {
 		}
 	}
 	// The moments that are widely used for this data: 0.2860 and 0.3530.
-	mean, std, err := data.Moments(t.Context(), s.Train, imaging.Recipe{Color: imaging.Gray})
-	if err != nil || math.Abs(float64(mean[0])-.286) > .001 || math.Abs(float64(std[0])-.353) > .001 {
+	mean, std, err := data.Moments(t.Context(), data.Sample(s.Train, 5000, testSeed), imaging.Recipe{Color: imaging.Gray})
+	if err != nil || math.Abs(float64(mean[0])-.286) > .005 || math.Abs(float64(std[0])-.353) > .005 {
 		t.Errorf("mean %v, std %v, %v", mean, std, err)
 	}
 }
