@@ -88,7 +88,7 @@ func (d *dirSource) read(it *item, buf *bytes.Buffer) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	buf.Grow(int(it.size) + bytes.MinRead)
 	_, err = buf.ReadFrom(io.LimitReader(f, imageLimits.Bytes+1))
 	return err

@@ -216,7 +216,7 @@ func (f *Finder) fetch(ctx context.Context, dir string, file remoteFile) (err er
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close() //nolint:errcheck // read only
+	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s: %s", url, res.Status)
 	}

@@ -138,7 +138,7 @@ func readIDXFile(dir, stem, suffix string, n int) (idxFile, error) {
 	if err != nil {
 		return idxFile{}, err
 	}
-	defer r.Close() //nolint:errcheck // read only
+	defer r.Close()
 	f, err := readIDX(r, n)
 	if err != nil {
 		return idxFile{}, fmt.Errorf("%s: %w: %w", p, ErrData, err)

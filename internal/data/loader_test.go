@@ -256,6 +256,7 @@ func TestNoGoroutineOutlivesTheLoop(t *testing.T) {
 	why := errors.New("enough")
 	ways := map[string]func(t *testing.T, l *data.Loader){
 		"break": func(t *testing.T, l *data.Loader) {
+			t.Helper()
 			n := 0
 			for range l.Batches(t.Context(), data.Position{}) {
 				if n++; n == 3 {
@@ -264,17 +265,20 @@ func TestNoGoroutineOutlivesTheLoop(t *testing.T) {
 			}
 		},
 		"break at once": func(t *testing.T, l *data.Loader) {
+			t.Helper()
 			for range l.Batches(t.Context(), data.Position{}) {
 				break
 			}
 		},
 		"panic": func(t *testing.T, l *data.Loader) {
+			t.Helper()
 			defer func() { _ = recover() }()
 			for range l.Batches(t.Context(), data.Position{}) {
 				panic("consumer")
 			}
 		},
 		"cancel": func(t *testing.T, l *data.Loader) {
+			t.Helper()
 			ctx, cancel := context.WithCancelCause(t.Context())
 			defer cancel(nil)
 			var last error
@@ -290,6 +294,7 @@ func TestNoGoroutineOutlivesTheLoop(t *testing.T) {
 			}
 		},
 		"error": func(t *testing.T, l *data.Loader) {
+			t.Helper()
 			l.Data.(*watched).broken = 100
 			var last error
 			for _, err := range l.Batches(t.Context(), data.Position{}) {

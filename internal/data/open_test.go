@@ -23,8 +23,8 @@ import (
 	"spos/internal/data"
 )
 
-func picture(t testing.TB, ext string, w, h int, shade uint8) []byte {
-	t.Helper()
+func picture(tb testing.TB, ext string, w, h int, shade uint8) []byte {
+	tb.Helper()
 	m := image.NewRGBA(image.Rect(0, 0, w, h))
 	for i := range w * h {
 		m.Set(i%w, i/w, color.RGBA{shade, 255 - shade, 7, 255})
@@ -38,7 +38,7 @@ func picture(t testing.TB, ext string, w, h int, shade uint8) []byte {
 		err = png.Encode(&b, m)
 	}
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b.Bytes()
 }
@@ -46,29 +46,29 @@ func picture(t testing.TB, ext string, w, h int, shade uint8) []byte {
 // tree is files by name; a value of nil is an empty folder.
 type tree map[string][]byte
 
-func (f tree) write(t testing.TB) string {
-	t.Helper()
-	dir := t.TempDir()
+func (f tree) write(tb testing.TB) string {
+	tb.Helper()
+	dir := tb.TempDir()
 	for name, b := range f {
 		p := filepath.Join(dir, name)
 		if b == nil {
 			if err := os.MkdirAll(p, 0o755); err != nil {
-				t.Fatal(err)
+				tb.Fatal(err)
 			}
 			continue
 		}
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if err := os.WriteFile(p, b, 0o600); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return dir
 }
 
-func (f tree) archive(t testing.TB, name, prefix string) string {
-	t.Helper()
+func (f tree) archive(tb testing.TB, name, prefix string) string {
+	tb.Helper()
 	var b bytes.Buffer
 	var w io.Writer = &b
 	var z *gzip.Writer
@@ -90,10 +90,10 @@ func (f tree) archive(t testing.TB, name, prefix string) string {
 			h.Typeflag = tar.TypeDir
 		}
 		if err := tw.WriteHeader(h); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if _, err := tw.Write(f[n]); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	err := tw.Close()
@@ -101,23 +101,24 @@ func (f tree) archive(t testing.TB, name, prefix string) string {
 		err = errors.Join(err, z.Close())
 	}
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	p := filepath.Join(t.TempDir(), name)
+	p := filepath.Join(tb.TempDir(), name)
 	if err := os.WriteFile(p, b.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return p
 }
 
 // pets is train/{cat,dog} with n images each, and m in test.
-func pets(t testing.TB, n, m int) tree {
+func pets(tb testing.TB, n, m int) tree {
+	tb.Helper()
 	f := tree{}
 	add := func(part string, n int) {
 		for i := range n {
 			s := string(rune('a' + i))
-			f[part+"/cat/"+s+".jpg"] = picture(t, ".jpg", 8, 6, uint8(10*i))
-			f[part+"/dog/deeper/"+s+".PNG"] = picture(t, ".png", 8, 6, uint8(100+i))
+			f[part+"/cat/"+s+".jpg"] = picture(tb, ".jpg", 8, 6, uint8(10*i))
+			f[part+"/dog/deeper/"+s+".PNG"] = picture(tb, ".png", 8, 6, uint8(100+i))
 		}
 	}
 	add("train", n)
@@ -125,15 +126,15 @@ func pets(t testing.TB, n, m int) tree {
 	return f
 }
 
-func open(t testing.TB, spec data.Spec) *data.Sets {
-	t.Helper()
-	s, err := data.Open(t.Context(), spec)
+func open(tb testing.TB, spec data.Spec) *data.Sets {
+	tb.Helper()
+	s, err := data.Open(tb.Context(), spec)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := s.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return s
@@ -292,15 +293,18 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		"broken image":   {data.Spec{Path: with(broken)}, data.ErrData, []string{"train/dog/b.jpg", "jpeg", "broken: skip"}},
 		"empty class": {
 			data.Spec{Path: with(func(f tree) { f["train/eel"] = nil })},
-			data.ErrData, []string{"train/eel", "no JPEG or PNG"},
+			data.ErrData,
+			[]string{"train/eel", "no JPEG or PNG"},
 		},
 		"class of other files": {
 			data.Spec{Path: with(func(f tree) { f["train/eel/a.webp"] = []byte("x") })},
-			data.ErrData, []string{"train/eel", "a.webp"},
+			data.ErrData,
+			[]string{"train/eel", "a.webp"},
 		},
 		"class only in test": {
 			data.Spec{Path: with(func(f tree) { f["test/eel/a.png"] = picture(t, ".png", 8, 6, 0) })},
-			data.ErrData, []string{"test/eel/a.png", `"eel"`},
+			data.ErrData,
+			[]string{"test/eel/a.png", `"eel"`},
 		},
 		"no such part":  {data.Spec{Path: with(func(tree) {}), Test: "holdout"}, data.ErrData, []string{"test", "holdout"}},
 		"no such train": {data.Spec{Path: with(func(tree) {}), Train: "training"}, data.ErrData, []string{"train", "training"}},

@@ -78,6 +78,7 @@ func TestCIFAR(t *testing.T) {
 }
 
 func benchmarkLoader(b *testing.B, d data.Dataset, r imaging.Recipe) {
+	b.Helper()
 	l := &data.Loader{Data: d, Recipe: r, Size: 128, Train: true, Augment: imaging.Augment{PadCrop: 4, Flip: .5}}
 	n := 0
 	b.ReportAllocs()

@@ -76,6 +76,7 @@ func TestPhotographs(t *testing.T) {
 }
 
 func perImage(b *testing.B, n int) {
+	b.Helper()
 	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "img/s")
 }
 

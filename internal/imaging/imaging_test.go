@@ -22,24 +22,24 @@ import (
 	"spos/internal/imaging"
 )
 
-func encodePNG(t testing.TB, m image.Image) []byte {
-	t.Helper()
+func encodePNG(tb testing.TB, m image.Image) []byte {
+	tb.Helper()
 	var b bytes.Buffer
 	if err := png.Encode(&b, m); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b.Bytes()
 }
 
-func encodeJPEG(t testing.TB, w, h int) []byte {
-	t.Helper()
+func encodeJPEG(tb testing.TB, w, h int) []byte {
+	tb.Helper()
 	m := image.NewRGBA(image.Rect(0, 0, w, h))
 	for i := range m.Pix {
 		m.Pix[i] = uint8(i*7 ^ i>>5)
 	}
 	var b bytes.Buffer
 	if err := jpeg.Encode(&b, m, nil); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b.Bytes()
 }
@@ -76,7 +76,7 @@ func TestDecodeConvertsByRule(t *testing.T) {
 		m.Set(1, 0, b)
 		return m
 	}
-	clear, half := color.NRGBA{200, 100, 50, 0}, color.NRGBA{200, 100, 50, 128}
+	none, half := color.NRGBA{200, 100, 50, 0}, color.NRGBA{200, 100, 50, 128}
 	tests := map[string]struct {
 		in   image.Image
 		want imaging.Image
@@ -84,7 +84,7 @@ func TestDecodeConvertsByRule(t *testing.T) {
 		"gray":             {set(image.NewGray(box), color.Gray{7}, color.Gray{250}), imaging.Image{C: 1, Pix: []uint8{7, 250}}},
 		"gray, 16 bits":    {set(image.NewGray16(box), color.Gray16{0x07ff}, color.Gray16{0xfa00}), imaging.Image{C: 1, Pix: []uint8{7, 250}}},
 		"opaque":           {set(image.NewRGBA(box), color.RGBA{1, 2, 3, 255}, color.RGBA{4, 5, 6, 255}), imaging.Image{C: 3, Pix: []uint8{1, 2, 3, 4, 5, 6}}},
-		"alpha on black":   {set(image.NewNRGBA(box), clear, half), imaging.Image{C: 3, Pix: []uint8{0, 0, 0, 100, 50, 25}}},
+		"alpha on black":   {set(image.NewNRGBA(box), none, half), imaging.Image{C: 3, Pix: []uint8{0, 0, 0, 100, 50, 25}}},
 		"16 bits of color": {set(image.NewRGBA64(box), color.RGBA64{0x1ff, 0x200, 0x300, 0xffff}, color.Black), imaging.Image{C: 3, Pix: []uint8{1, 2, 3, 0, 0, 0}}},
 		"16 bits, alpha":   {set(image.NewNRGBA64(box), color.NRGBA64{0xffff, 0x8000, 0x100, 0x8000}, color.NRGBA64{0xffff, 1, 2, 0}), imaging.Image{C: 3, Pix: []uint8{128, 64, 0, 0, 0, 0}}},
 		"palette":          {set(image.NewPaletted(box, color.Palette{color.RGBA{9, 8, 7, 255}, half}), color.RGBA{9, 8, 7, 255}, half), imaging.Image{C: 3, Pix: []uint8{9, 8, 7, 100, 50, 25}}},

@@ -14,6 +14,7 @@ func fromYCbCr(m *image.YCbCr, w, h int) *Image {
 		sum: make([]int32, w+2),
 	}
 	switch m.SubsampleRatio {
+	case image.YCbCrSubsampleRatio444: // nothing to do
 	case image.YCbCrSubsampleRatio422:
 		up.hs = 2
 	case image.YCbCrSubsampleRatio420:
