@@ -17,8 +17,9 @@ const seed = 7
 
 func rng(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, stream)) }
 
-// nets are named nets: random ones of every shipped space, stand-alone and as
-// the supernet runs them, and one with every kind of op.
+// nets are named nets: random ones of every shipped space, stand-alone at its
+// own size and as the supernet runs them on small images, and one with every
+// kind of op.
 func nets(t testing.TB, each int) map[string]*arch.Net {
 	t.Helper()
 	all := map[string]*arch.Net{"every-kind": everyKind()}
@@ -27,10 +28,10 @@ func nets(t testing.TB, each int) map[string]*arch.Net {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := rng(uint64(i))
+		small, r := shrunk(t, s), rng(uint64(i))
 		for range each {
 			a := s.Sample(r)
-			for variant, build := range map[string]func(arch.Arch) (*arch.Net, error){"net": s.Net, "path": s.Path} {
+			for variant, build := range map[string]func(arch.Arch) (*arch.Net, error){"net": s.Net, "path": small.Path} {
 				n, err := build(a)
 				if err != nil {
 					t.Fatal(err)
@@ -40,6 +41,16 @@ func nets(t testing.TB, each int) map[string]*arch.Net {
 		}
 	}
 	return all
+}
+
+// shrunk is a space on images small enough for the reference.
+func shrunk(t testing.TB, s *arch.Space) *arch.Space {
+	t.Helper()
+	small, err := s.With(arch.Shape{C: s.In.C, H: min(s.In.H, 64), W: min(s.In.W, 64)}, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return small
 }
 
 // everyKind is a small net with every kind of op, activation, a norm that is
