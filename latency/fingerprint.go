@@ -46,7 +46,7 @@ type Setting struct {
 	GraphLevel ort.GraphLevel    `json:"graph_level"`
 	Threads    int               `json:"threads"`
 	Affinity   []int             `json:"affinity,omitempty"` // processors the threads are bound to; none: not bound
-	Nice       bool              `json:"nice"`
+	Priority   bool              `json:"priority"`           // asked for
 	Mode       Mode              `json:"mode"`
 	Gap        time.Duration     `json:"gap_ns,omitempty"` // of mode paced
 	Batch      int               `json:"batch"`
@@ -108,7 +108,7 @@ func setting(version string, p Protocol, affinity []int) Setting {
 	o := p.options()
 	s := Setting{
 		Runtime: version, Provider: o.Provider, GraphLevel: o.GraphLevel,
-		Threads: p.Threads, Affinity: affinity, Nice: p.Nice, Mode: p.Mode, Batch: p.Batch,
+		Threads: p.Threads, Affinity: affinity, Priority: p.Priority, Mode: p.Mode, Batch: p.Batch,
 	}
 	if s.Provider == "" {
 		s.Provider = ort.CPU

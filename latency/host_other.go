@@ -3,6 +3,7 @@
 package latency
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"runtime"
@@ -15,9 +16,10 @@ func readHost(fs.FS) Host {
 	return Host{Arch: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU()}
 }
 
-func loadAverage(fs.FS) float64 { return -1 }
-func lastLevelCache(fs.FS) int  { return 0 }
-func allowed() []int            { return nil }
-func favour() func()            { return func() {} }
-func preemptions() int64        { return 0 }
-func bind(int) (func(), error)  { return nil, errors.New("binding a thread needs Linux") }
+func loadAverage(fs.FS) float64                    { return -1 }
+func lastLevelCache(fs.FS) int                     { return 0 }
+func allowed() []int                               { return nil }
+func favour() func()                               { return func() {} }
+func preemptions() int64                           { return 0 }
+func turn(context.Context, string) (func(), error) { return func() {}, nil }
+func bind(int) (func(), error)                     { return nil, errors.New("binding a thread needs Linux") }

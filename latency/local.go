@@ -1,6 +1,7 @@
 package latency
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -19,9 +21,9 @@ import (
 	"spos/internal/ort"
 )
 
-// Local times models in this process. One session is timed at a time,
-// whatever the number of callers: two would disturb each other. The zero
-// value lacks only Runtime.
+// Local times models in this process. One session is timed at a time, whatever
+// the number of callers and of processes: two would disturb each other, bound
+// to one processor as they are. The zero value lacks only Runtime.
 type Local struct {
 	Runtime *ort.Runtime
 	// CPUs are the processors to bind to, the timing thread's first. Nil means
@@ -30,6 +32,10 @@ type Local struct {
 	CPUs []int
 	// Root is where /proc and /sys are read; nil means "/".
 	Root fs.FS
+	// Lock is the file by which the processes of this machine take turns. ""
+	// means spos-latency.lock in the directory for temporary files; where it
+	// cannot be made, nobody is waited for.
+	Lock string
 
 	mu sync.Mutex
 }
@@ -85,6 +91,11 @@ func (l *Local) Time(ctx context.Context, model []byte, p Protocol) (Sample, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	release, err := turn(ctx, cmp.Or(l.Lock, filepath.Join(os.TempDir(), "spos-latency.lock")))
+	if err != nil {
+		return Sample{}, err
+	}
+	defer release()
 	s := Sample{Fingerprint: fp, Load: loadAverage(l.root())}
 
 	runtime.LockOSThread()
@@ -99,7 +110,7 @@ func (l *Local) Time(ctx context.Context, model []byte, p Protocol) (Sample, err
 		s.Pinned = true
 		o = bound(o, cpus)
 	}
-	if p.Nice {
+	if p.Priority {
 		defer favour()()
 	}
 

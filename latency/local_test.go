@@ -89,26 +89,56 @@ func TestTimeGivesBack(t *testing.T) {
 	l := local(t)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	state := func() (set unix.CPUSet, nice, gc int) {
+	state := func() (set unix.CPUSet, policy, gc int) {
 		if err := unix.SchedGetaffinity(0, &set); err != nil {
 			t.Fatal(err)
 		}
-		nice, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+		attr, err := unix.SchedGetAttr(0, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		gc = debug.SetGCPercent(123)
-		return set, nice, gc
+		return set, int(attr.Policy), gc
 	}
 	state()
-	set, nice, gc := state()
+	set, policy, gc := state()
 	for _, name := range []string{"convs2.onnx", "strings.onnx"} {
 		if _, err := l.Time(t.Context(), read(t, name), brief()); (err != nil) != (name == "strings.onnx") {
 			t.Fatal(err)
 		}
-		if set2, nice2, gc2 := state(); set2 != set || nice2 != nice || gc2 != gc {
-			t.Errorf("after %s: affinity %v, priority %d, collector %d, before: %v, %d, %d", name, set2, nice2, gc2, set, nice, gc)
+		if set2, policy2, gc2 := state(); set2 != set || policy2 != policy || gc2 != gc {
+			t.Errorf("after %s: affinity %v, policy %d, collector %d, before: %v, %d, %d", name, set2, policy2, gc2, set, policy, gc)
 		}
+	}
+}
+
+// TestTurns: who holds the lock, in whatever process, is waited for.
+func TestTurns(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("taking turns needs Linux")
+	}
+	l := local(t)
+	l.Lock = filepath.Join(t.TempDir(), "lock")
+	other, err := os.Create(l.Lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := l.Time(ctx, read(t, "convs2.onnx"), brief()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("with the lock held elsewhere: %v, want to wait until the deadline", err)
+	}
+	other.Close()
+	if _, err := l.Time(t.Context(), read(t, "convs2.onnx"), brief()); err != nil {
+		t.Errorf("with the lock free: %v", err)
+	}
+	l.Lock = filepath.Join(t.TempDir(), "no", "such", "directory")
+	if _, err := l.Time(t.Context(), read(t, "convs2.onnx"), brief()); err != nil {
+		t.Errorf("where no lock can be made: %v", err)
 	}
 }
 

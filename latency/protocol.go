@@ -30,9 +30,13 @@ type Protocol struct {
 	// with a note.
 	Dims map[string]int64 `yaml:"dims,omitempty" json:"dims,omitempty"`
 
-	Threads int         `yaml:"threads" json:"threads"`                    // in an operator, the timing thread included
-	Pin     bool        `yaml:"pin" json:"pin"`                            // bind each thread to a processor of its own
-	Nice    bool        `yaml:"nice" json:"nice"`                          // ask for the highest ordinary priority; ignored where not permitted
+	Threads int  `yaml:"threads" json:"threads"` // in an operator, the timing thread included
+	Pin     bool `yaml:"pin" json:"pin"`         // bind each thread to a processor of its own
+	// Priority asks for the processor before all ordinary work of the machine,
+	// so that neighbours do not enter the times. It changes nothing on a quiet
+	// machine, nor where the system does not permit it.
+	Priority bool `yaml:"priority" json:"priority"`
+
 	Session ort.Options `yaml:"session,omitempty" json:"session,omitzero"` // as it will serve; threads are above
 
 	WarmupMin int           `yaml:"warmup_min" json:"warmup_min"` // runs thrown away at least
@@ -54,7 +58,7 @@ const MaxRuns = 10_000
 func Screening() Protocol {
 	return Protocol{
 		Mode: Hot, Gap: 10 * time.Millisecond, Batch: 1,
-		Threads: 1, Pin: true, Nice: true,
+		Threads: 1, Pin: true, Priority: true,
 		WarmupMin: 8, WarmupMax: 50, Settle: 0.01,
 		Runs: 20, MinTime: 30 * time.Millisecond, Sessions: 1, Spread: DefaultSpread,
 	}

@@ -18,7 +18,7 @@ import onnxruntime as ort
 model, cpu, runs, blocks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 os.sched_setaffinity(0, {cpu})
 try:
-    os.setpriority(os.PRIO_PROCESS, 0, -20)
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 except OSError:
     pass
 options = ort.SessionOptions()
