@@ -68,7 +68,7 @@ func (v *version) compute(ctx context.Context, req *inferRequest, mem *arena) ([
 	if err := v.run(ctx, req.inputs, out); err != nil {
 		return nil, err
 	}
-	v.met.inferences.Add(float64(batchOf(req.inputs)))
+	v.met.inferences.Add(float64(v.batch(req.inputs)))
 	return out, nil
 }
 
@@ -89,9 +89,9 @@ func outputSize(o TensorInfo, in []Tensor) int {
 	return int(n) * o.Type.Size()
 }
 
-// batchOf is what the first dimension of the first input says.
-func batchOf(in []Tensor) int64 {
-	if len(in) == 0 || len(in[0].Shape) == 0 {
+// batch is the number of items in a request: the first dimension of the first input, where the model leaves it open.
+func (v *version) batch(in []Tensor) int64 {
+	if len(in) == 0 || len(v.info.Inputs[0].Shape) == 0 || v.info.Inputs[0].Shape[0] >= 0 {
 		return 1
 	}
 	return in[0].Shape[0]

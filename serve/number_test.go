@@ -131,3 +131,26 @@ func TestArena(t *testing.T) {
 		t.Errorf("%d bytes are held after free", used)
 	}
 }
+
+// BenchmarkData reads the tensor of one picture from JSON.
+func BenchmarkData(b *testing.B) {
+	const n = 3 * 224 * 224
+	text := []byte{'['}
+	for i := range n {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = appendFloat(text, float64(float32(i%25117)/25117-0.5), 32)
+	}
+	text = append(text, ']')
+	m := &memory{limit: 64 << 20}
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		mem := &arena{m: m}
+		r := requestReader{jsonReader: jsonReader{b: text}, mem: mem}
+		if _, err := r.tensor(&wireInput{Tensor: Tensor{Type: FP32, Shape: []int64{n}}}); err != nil {
+			b.Fatal(err)
+		}
+		mem.free()
+	}
+}

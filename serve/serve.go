@@ -185,6 +185,9 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	s.ready.Store(true)
+	if a, ok := s.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
+		s.opt.Logger.Warn("anyone who reaches this address may use the models", "address", a.String())
+	}
 	s.opt.Logger.Debug("serving", "address", s.Addr().String(), "models", len(s.models))
 	<-failed.Done()
 	s.ready.Store(false)
