@@ -75,11 +75,17 @@ func TestEvolutionReplacesInfeasibleNets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	alive := make([]int, 5)
+	alive, mutants := make([]int, 5), make([]int, 5)
 	for _, tr := range ts {
 		if tr.Feasible {
 			alive[tr.Generation]++
+			if tr.Origin == search.Mutation {
+				mutants[tr.Generation]++
+			}
 		}
+	}
+	if mutants[1] != 10 {
+		t.Errorf("%v feasible mutants, want 10 in generation 1: their places reopen", mutants)
 	}
 	if !slices.Equal(alive, []int{20, 20, 20, 20, 20}) || len(ts) == 100 {
 		t.Errorf("evaluated per generation %v of %d trials, want 20 each and some infeasible", alive, len(ts))

@@ -75,13 +75,30 @@ func (f *failing) Append(search.Trial) error {
 	return nil
 }
 
-func TestWhatIsNotJournalledIsNotYielded(t *testing.T) {
-	ts, err := tinyRun(t, 1, search.Options{Journal: &failing{after: 5}})
-	if err == nil || !strings.Contains(err.Error(), "journal trial 5: disk full") {
-		t.Errorf("error %v, want the journal's, naming trial 5", err)
+// spy counts what a method is told.
+type spy struct {
+	search.Method
+	told int
+}
+
+func (s *spy) Tell(ts []search.Trial) {
+	s.told += len(ts)
+	s.Method.Tell(ts)
+}
+
+// A generation of 8: of what the journal took 11 trials, the method has been
+// told one generation, and the consumer has seen every trial on disk.
+func TestJournalComesFirst(t *testing.T) {
+	s := searchtest.Tiny()
+	m := &spy{Method: search.NewEvolution(s, search.Limits{}, searchtest.Rand(1), search.EvolutionOptions{Population: 8})}
+	ts, err := searchtest.Collect(search.Run(t.Context(), s, m, search.Options{
+		Objective: searchtest.Synthetic(s).Objective, Budget: 20, Journal: &failing{after: 11},
+	}))
+	if err == nil || !strings.Contains(err.Error(), "journal trial 11: disk full") {
+		t.Errorf("error %v, want the journal's, naming trial 11", err)
 	}
-	if len(ts) != 5 {
-		t.Errorf("%d trials yielded, want the 5 that are on disk", len(ts))
+	if len(ts) != 11 || m.told != 8 {
+		t.Errorf("%d trials yielded and %d told, want 11 and 8", len(ts), m.told)
 	}
 }
 
@@ -109,6 +126,19 @@ func TestBadObjectives(t *testing.T) {
 				t.Errorf("%d trials and error %v, want one that says %q", len(ts), err, c.names)
 			}
 		})
+	}
+}
+
+// Misses count in a row: a search whose nets fail often, but not always, goes
+// on.
+func TestMissesInARow(t *testing.T) {
+	s := searchtest.Macro()
+	l := searchtest.Synthetic(s)
+	ts, err := searchtest.Collect(search.Run(t.Context(), s, search.NewRandom(s, search.Limits{}, searchtest.Rand(1), 0), search.Options{
+		Objective: l.Objective, Budget: 60, Latency: searchtest.SlowMACs(50), Misses: 20,
+	}))
+	if err != nil || len(ts) < 60+20 {
+		t.Errorf("%d trials, %v; want more than 20 misses among 60 evaluated nets", len(ts), err)
 	}
 }
 

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"image/color"
 	"math"
 
 	"gonum.org/v1/plot"
@@ -87,10 +88,8 @@ func bestSoFar(runs [][]float64) (mean, se []float64) {
 // band is mean ± se, filled.
 type band struct {
 	mean, se []float64
-	color    fillColor
+	color    color.Color
 }
-
-type fillColor interface{ RGBA() (r, g, b, a uint32) }
 
 func (b band) Plot(c draw.Canvas, p *plot.Plot) {
 	x, y := p.Transforms(&c)

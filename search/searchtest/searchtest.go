@@ -233,12 +233,28 @@ func resumes(t *testing.T, build Build) {
 	l := Synthetic(s)
 	run := func(past []search.Trial, batch int) (Memory, []search.Trial) {
 		journal := Memory(slices.Clone(past))
+		evaluated := 0
+		count := func(ctx context.Context, nets []*arch.Net) ([]search.Score, error) {
+			evaluated += len(nets)
+			return l.Objective(ctx, nets)
+		}
 		ts, err := Collect(search.Run(t.Context(), s, build(s, search.Limits{}, Rand(8)), search.Options{
-			Objective: l.Objective, Budget: 30, Batch: batch, Latency: SlowMACs(2.2),
+			Objective: count, Budget: 30, Batch: batch, Latency: SlowMACs(2.2),
 			Journal: &journal, Past: past, Config: "c",
 		}))
 		if err != nil {
 			t.Fatal(err)
+		}
+		for i, tr := range ts {
+			if tr.Replayed != (i < len(past)) {
+				t.Errorf("trial %d of a search resumed after %d is replayed: %v", i, len(past), tr.Replayed)
+			}
+			if tr.Replayed && tr.Feasible {
+				evaluated++
+			}
+		}
+		if evaluated != 30 {
+			t.Errorf("resumed after %d trials: %d evaluations in both runs, want 30", len(past), evaluated)
 		}
 		return journal, ts
 	}
