@@ -21,6 +21,13 @@ type Item struct {
 	Mend    string `json:"mend,omitempty"`    // what to do about it
 }
 
+func (it *Item) blame(err error) {
+	it.Problem = err.Error()
+	if missing, ok := errors.AsType[*MissingError](err); ok {
+		it.Problem, it.Mend = missing.Problem, missing.Mend
+	}
+}
+
 // Report is the state of the machine as far as the program is concerned.
 type Report struct {
 	CPU   Processor `json:"cpu"`
@@ -89,7 +96,7 @@ func (h Host) examineLibtorch() (Item, Build) {
 	case errors.Is(err, ErrTorchless):
 		it.Detail = "not part of this program: use spos to train"
 	case err != nil:
-		it.Problem, it.Mend = err.Error(), "make native build"
+		it.blame(err)
 	default:
 		it.Found, it.Version, it.Path = true, b.Torch, b.TorchDir
 		it.Detail = fmt.Sprintf("from %s, built with %s, %s", b.Origin, b.Compiler, map[bool]string{true: "CUDA", false: "CPU only"}[b.CUDA])
@@ -116,7 +123,7 @@ func (h Host) examineONNXRuntime() Item {
 	it := Item{Name: "onnxruntime"}
 	path, err := h.ONNXRuntime()
 	if err != nil {
-		it.Problem, it.Mend = err.Error(), "make native, or set "+EnvONNXRuntime
+		it.blame(err)
 		return it
 	}
 	it.Found, it.Path = true, path

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,13 +23,21 @@ import (
 const EnvONNXRuntime = "SPOS_ONNXRUNTIME"
 
 var (
-	// ErrNotFound is wrapped where a library is not on this machine; the
-	// error's text says where it was sought and how to mend that.
+	// ErrNotFound is wrapped where a library is not on this machine, by a
+	// [MissingError].
 	ErrNotFound = errors.New("native: not found")
 	// ErrTorchless is returned by [Libtorch] where the program is one that
 	// was built without libtorch: nothing is missing.
 	ErrTorchless = errors.New("native: this program is built without libtorch")
 )
+
+// MissingError says what is not there and the way out. It wraps [ErrNotFound].
+type MissingError struct{ Problem, Mend string }
+
+func (e *MissingError) Error() string { return "native: " + e.Problem + ": " + e.Mend }
+
+// Unwrap makes every MissingError an [ErrNotFound].
+func (e *MissingError) Unwrap() error { return ErrNotFound }
 
 // Host is the machine to look at. The zero value is the one that the program
 // runs on; tests hand in another.
@@ -80,7 +89,7 @@ func ONNXRuntime() (string, error) { return Host{}.ONNXRuntime() }
 func (h Host) ONNXRuntime() (string, error) {
 	if p := h.env(EnvONNXRuntime); p != "" {
 		if !isFile(p) {
-			return "", fmt.Errorf("%w: %s=%s is not a file: name the libonnxruntime.so itself, or unset the variable", ErrNotFound, EnvONNXRuntime, p)
+			return "", &MissingError{EnvONNXRuntime + "=" + p + " is not a file", "name the libonnxruntime.so itself, or unset the variable"}
 		}
 		return p, nil
 	}
@@ -90,8 +99,10 @@ func (h Host) ONNXRuntime() (string, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("%w: no libonnxruntime.so in %s: run `make native`, copy the library of the onnxruntime wheel beside the program, or set %s to its path",
-		ErrNotFound, strings.Join(dirs, ", "), EnvONNXRuntime)
+	return "", &MissingError{
+		Problem: "no libonnxruntime.so in " + strings.Join(dirs, ", "),
+		Mend:    "run `make native`, copy the library of the onnxruntime wheel beside the program, or set " + EnvONNXRuntime + " to its path",
+	}
 }
 
 // libraryDirs lists glob patterns of the directories to search, in order.
@@ -102,7 +113,7 @@ func (h Host) libraryDirs() []string {
 		dirs = append(dirs, dir, filepath.Join(filepath.Dir(dir), "lib"))
 	}
 	if cache := h.cache(); cache != "" {
-		dirs = append(dirs, filepath.Join(cache, "onnxruntime-*", "onnxruntime", "capi"))
+		dirs = append(dirs, filepath.Join(cache, "onnxruntime-*-"+machine(), "onnxruntime", "capi"))
 	}
 	dirs = append(dirs, filepath.SplitList(h.env("LD_LIBRARY_PATH"))...)
 	for _, dir := range []string{"/usr/local/lib", "/usr/lib", "/usr/lib64", "/usr/lib/*-linux-gnu"} {
@@ -136,6 +147,17 @@ func versionOf(path string) []int {
 		v = append(v, n)
 	}
 	return v
+}
+
+// machine is this architecture as uname spells it, and with it the cache.
+func machine() string {
+	switch runtime.GOARCH {
+	case "amd64":
+		return "x86_64"
+	case "arm64":
+		return "aarch64"
+	}
+	return runtime.GOARCH
 }
 
 func isFile(path string) bool {
@@ -190,14 +212,14 @@ func (h Host) Libtorch() (Build, error) {
 			continue
 		}
 		if err != nil {
-			return Build{}, fmt.Errorf("%w: %w: %s", ErrNotFound, err, mend)
+			return Build{}, &MissingError{err.Error(), mend}
 		}
 		if lib := filepath.Join(b.TorchDir, "lib", "libtorch_cpu.so"); !isFile(lib) {
-			return b, fmt.Errorf("%w: %s has gone: %s", ErrNotFound, lib, mend)
+			return b, &MissingError{lib + " has gone", mend}
 		}
 		return b, nil
 	}
-	return Build{}, fmt.Errorf("%w: no build.json in %s: %s", ErrNotFound, cmp.Or(strings.Join(runpath, ":"), "an empty run path"), mend)
+	return Build{}, &MissingError{"no build.json in " + cmp.Or(strings.Join(runpath, ":"), "an empty run path"), mend}
 }
 
 func readBuild(dir string) (Build, error) {

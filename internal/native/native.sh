@@ -69,6 +69,9 @@ torch_version() {
 	[[ -z ${v[0]} ]] || (IFS=. && echo "${v[*]}")
 }
 
+# unfound FILE: the shared libraries that FILE needs and does not find.
+unfound() { ldd "$1" | sed -n 's/^\s*\(\S*\) => not found/\1/p' | tr '\n' ' '; }
+
 # unusable DIR: says why DIR cannot serve as libtorch; silent when it can.
 unusable() {
 	local version missing
@@ -76,7 +79,7 @@ unusable() {
 	[[ -n $version ]] || { echo "it has no torch headers under include/"; return; }
 	[[ -f $1/lib/libtorch_cpu.so ]] || { echo "it has no lib/libtorch_cpu.so"; return; }
 	[[ $(printf '2.1.0\n%s\n' "$version" | sort -V | head -n 1) == 2.1.0 ]] || { echo "its version $version is older than 2.1"; return; }
-	missing=$(ldd "$1/lib/libtorch_cpu.so" | sed -n 's/^\s*\(\S*\) => not found/\1/p' | tr '\n' ' ')
+	missing=$(unfound "$1/lib/libtorch_cpu.so")
 	[[ -z $missing ]] || echo "libtorch_cpu.so does not find $missing"
 }
 
@@ -105,7 +108,7 @@ find_torch() {
 	fi
 	origin=wheel
 	local dir
-	dir=$cache/libtorch-$(pinned torch)-$kind
+	dir=$cache/libtorch-$(pinned torch)-$arch-$kind
 	[[ -d $dir ]] || fetch "$dir" "$keep" "$drop" "${wheels[@]}"
 	torch=$dir/torch
 	why=$(unusable "$torch")
@@ -121,7 +124,7 @@ find_onnxruntime() {
 		return
 	fi
 	local dir
-	dir=$cache/onnxruntime-$(pinned onnxruntime)
+	dir=$cache/onnxruntime-$(pinned onnxruntime)-$arch
 	[[ -d $dir ]] || fetch "$dir" '^onnxruntime/capi/libonnxruntime\.so|^onnxruntime/(LICENSE|ThirdParty)' '^$' onnxruntime
 	ort=$(find "$dir" -name 'libonnxruntime.so*' | head -n 1)
 	[[ -n $ort ]] || die "$dir holds no libonnxruntime.so; remove that directory and try again"
@@ -133,7 +136,7 @@ find_onnxruntime() {
 object() {
 	local src=$1 out tmp
 	shift
-	out=$cache/obj/$({ cat "$src"; cat "$(dirname "$src")"/*.h 2>/dev/null; echo "$toolchain $*"; } | digest).o
+	out=$cache/obj/$({ cat "$src"; cat "$(dirname "$src")"/*.h 2>/dev/null; echo "$compiler torch $version $*"; } | digest).o
 	if [[ ! -f $out ]]; then
 		say "compiling $(basename "$src")"
 		tmp=$(mktemp "$cache/obj/tmp.XXXXXX")
@@ -172,11 +175,16 @@ flags=(-std=c++20 -O2 -fPIC "-D_GLIBCXX_USE_CXX11_ABI=$abi" -isystem "$torch/inc
 libs=("-Wl,--as-needed" -ltorch_cpu -lc10)
 cuda=false
 if [[ -f $torch/lib/libtorch_cuda.so ]] && has_cuda; then
-	cuda=true
-	# Nothing refers to the CUDA library by symbol: it registers itself when loaded.
-	libs=("-Wl,--no-as-needed" -ltorch_cuda -lc10_cuda "${libs[@]}")
+	missing=$(unfound "$torch/lib/libtorch_cuda.so")
+	if [[ -z $missing ]]; then
+		cuda=true
+		# Nothing refers to the CUDA library by symbol: it registers itself when loaded.
+		libs=("-Wl,--no-as-needed" -ltorch_cuda -lc10_cuda "${libs[@]}")
+	else
+		say "building for the CPU only: libtorch_cuda.so does not find $missing"
+	fi
 fi
-toolchain="$("$cxx" -dumpfullversion -dumpmachine | tr '\n' ' ') torch $version"
+compiler="$(basename "$cxx") $("$cxx" -dumpfullversion) $("$cxx" -dumpmachine)"
 say "libtorch $version ($origin$($cuda && echo ', CUDA')) in $torch"
 
 # gotorch's files in one unit: parsing torch's headers is nearly all of the cost.
@@ -228,7 +236,7 @@ if [[ ! -d $dir ]]; then
 		  "cuda": $cuda,
 		  "torch_dir": "$torch",
 		  "onnxruntime": "$ort",
-		  "compiler": "$toolchain",
+		  "compiler": "$compiler",
 		  "gotorch": "$(basename "$gotorch")"
 		}
 	JSON

@@ -2,11 +2,13 @@ package native_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -42,12 +44,14 @@ func TestONNXRuntimeOrder(t *testing.T) {
 	env["HOME"] = filepath.Join(h.Root, "home")
 	env["LD_LIBRARY_PATH"] = filepath.Join(h.Root, "ld")
 
+	machine := cmp.Or(map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH], runtime.GOARCH)
+
 	// From the last place to the first: each must win over those before it.
 	for _, want := range []string{
 		"usr/lib/x86_64-linux-gnu/libonnxruntime.so.1.20.0",
 		"usr/local/lib/libonnxruntime.so",
 		"ld/libonnxruntime.so.1.9.0",
-		"home/.cache/spos/onnxruntime-1.32.0/onnxruntime/capi/libonnxruntime.so.1.32.0",
+		filepath.Join("home/.cache/spos/onnxruntime-1.32.0-"+machine, "onnxruntime/capi/libonnxruntime.so.1.32.0"),
 		"app/lib/libonnxruntime.so",
 		"app/bin/libonnxruntime.so.1.9.0",
 		"app/bin/libonnxruntime.so.1.10.0",
@@ -214,7 +218,7 @@ func TestReport(t *testing.T) {
 	if err := r.Write(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"onnxruntime  PROBLEM", "mend: make native", "not part of this program"} {
+	for _, want := range []string{"onnxruntime  PROBLEM", "mend: run `make native`", "not part of this program"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report lacks %q:\n%s", want, out.String())
 		}

@@ -16,7 +16,7 @@ import (
 // finds the wheels in $WHEELS instead of an index.
 const (
 	fakeCompiler = `#!/bin/bash
-[[ $1 == -dumpfullversion ]] && { echo 99; echo here-linux; exit; }
+[[ $1 == -dump* ]] && { echo "${1#-dump}"; exit; }
 src= out=
 while (($#)); do
 	case $1 in -c) src=$2; shift ;; -o) out=$2; shift ;; esac
