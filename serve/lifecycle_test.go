@@ -249,6 +249,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 		if _, err := io.WriteString(conn, "GET /v2 HTTP/1.1\r\nHost: s\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // until the server writes
 		start := time.Now()
 		b.finish()
 		if took := time.Since(start); took < 20*time.Second || took > 25*time.Second {
