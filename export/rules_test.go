@@ -310,3 +310,51 @@ func TestRuleErrors(t *testing.T) {
 		}
 	}
 }
+
+// FuzzRules builds one node of any operator with any shapes, attributes and
+// integers: no rule may panic, whatever the graph claims.
+func FuzzRules(f *testing.F) {
+	kinds := strings.Fields(`Conv QLinearConv Gemm MatMul MaxPool AveragePool GlobalAveragePool ReduceMean Flatten Reshape Transpose
+		Concat Slice Split Gather Squeeze Unsqueeze Pad Constant Shape Identity Add BatchNormalization`)
+	names := strings.Fields(`group pads strides dilations kernel_shape auto_pad ceil_mode axis axes keepdims perm split allowzero
+		transA transB starts ends shape value value_ints value_int start end`)
+	numbers := []int64{0, 1, 2, 3, 4, 7, 16, -1, -2, -3, 1 << 20, 1 << 31, 1 << 47, 1 << 62, -1 << 62, 1<<63 - 1, -1 << 63}
+	f.Add(uint8(0), []byte("abcdef"), []byte("ghijkl"), []byte("mnop"), []byte("qrst"), []byte("uvw"))
+	for i := range kinds {
+		f.Add(uint8(i), []byte{1, 2, 4, 4}, []byte{2, 2, 1, 1}, []byte{0}, []byte{1, 2}, []byte{7, 0, 7, 1})
+	}
+	f.Fuzz(func(t *testing.T, kind uint8, x, w, i, j, attrs []byte) {
+		draw := func(b []byte) []int64 {
+			v := make([]int64, min(len(b), 40))
+			for k := range v {
+				v[k] = numbers[int(b[k])%len(numbers)]
+			}
+			return v
+		}
+		o := op{kinds[int(kind)%len(kinds)], "x w i j", "y z", map[string]any{}}
+		if len(attrs) > 0 {
+			o.in = []string{"x w i j", "x i j", "x w", "x", "x i", "i j", "i x", "_ x", "x x2 x2 w"}[int(attrs[0])%9]
+		}
+		for k := 1; k+1 < len(attrs); k += 2 {
+			name, v := names[int(attrs[k])%len(names)], draw(attrs[k+1:])
+			switch attrs[k+1] % 3 {
+			case 0:
+				o.attrs[name] = int(v[0])
+			case 1:
+				o.attrs[name] = v
+			default:
+				o.attrs[name] = "SAME_LOWER"
+			}
+		}
+		// Declared shapes may be anything; only initializers hold data.
+		m := sketch{
+			x: map[string][]int64{"x": draw(x), "x2": draw(x), "w": draw(w)}, ints: map[string][]int64{"i": draw(i), "j": draw(j)},
+			ops: []op{o, {"Flatten", "y", "flat", nil}}, outs: "flat",
+		}.model()
+		b, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		export.Inspect(b)
+	})
+}
