@@ -10,7 +10,7 @@ import (
 // DefaultSpread is the relative standard deviation between the medians of two
 // sessions of one model that [Estimate] assumes before it has seen several:
 // see docs/lab.md for where it was measured.
-const DefaultSpread = 0.03
+const DefaultSpread = 0.025
 
 // Estimate is a latency with its uncertainty.
 //

@@ -326,7 +326,7 @@ func TestWarnings(t *testing.T) {
 		"1.50 processors":             func(s *latency.Sample, _ *latency.Protocol) { s.Fingerprint.Host.Quota = "1.50" },
 		"powersave":                   func(s *latency.Sample, _ *latency.Protocol) { s.Fingerprint.Host.Governor = "powersave" },
 		"not bound":                   func(s *latency.Sample, _ *latency.Protocol) { s.Pinned = false },
-		"load average is 9.0":         func(s *latency.Sample, _ *latency.Protocol) { s.Load = 9 },
+		"load average is about 9":     func(s *latency.Sample, _ *latency.Protocol) { s.Load = 9 },
 		"lost its processor 12 times": func(s *latency.Sample, _ *latency.Protocol) { s.Preempted = 12 },
 		"vary by":                     func(s *latency.Sample, _ *latency.Protocol) { s.Runs[3] *= 9 },
 		"not settled":                 func(s *latency.Sample, _ *latency.Protocol) { s.Settled = false },

@@ -120,7 +120,7 @@ func warnings(samples []Sample, p Protocol) []string {
 		add("the timing thread was not bound to a processor: medians of small nets vary up to 1.3 times")
 	}
 	if load > float64(p.Threads)+0.25*float64(host.Cores) {
-		add("the load average is %.1f on %d processors: other work takes its share of the time", load, host.Cores)
+		add("the load average is about %.0f on %d processors: other work takes caches and memory bandwidth, if not the processor itself", load, host.Cores)
 	}
 	if float64(preempted) > warnPreempted*float64(runs) {
 		add("the timing thread lost its processor %d times in %d runs: other work runs here", preempted, runs)
