@@ -2,22 +2,40 @@ package train
 
 import (
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
-	"spos/configs"
+	"github.com/goccy/go-yaml"
+
 	"spos/internal/arch"
 )
 
 const testSeed = 11
 
-func officialSpace(t *testing.T) *arch.Space {
+// shipped reads a space itself: configs, which imports this package by way of
+// internal/config, cannot be imported here.
+func shipped(t *testing.T, name string) *arch.Space {
 	t.Helper()
-	s, err := configs.Space("shufflenetv2-spos")
+	text, err := os.ReadFile(filepath.Join("../../configs/space", name+".yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var spec arch.Spec
+	if err := yaml.UnmarshalWithOptions(text, &spec, yaml.Strict()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := arch.NewSpace(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+func officialSpace(t *testing.T) *arch.Space {
+	t.Helper()
+	return shipped(t, "shufflenetv2-spos")
 }
 
 // Each candidate of each block is drawn equally often, and a block's choice
@@ -141,10 +159,7 @@ func TestConstrainedCountsAsNetsDo(t *testing.T) {
 }
 
 func TestSampling(t *testing.T) {
-	space, err := configs.Space("shufflenetv2-small")
-	if err != nil {
-		t.Fatal(err)
-	}
+	space := shipped(t, "shufflenetv2-small")
 	if s, err := (Sampling{}).Sampler(space, 1); err != nil || s != (Uniform{space, 1}) {
 		t.Errorf("default sampler: %v, %v", s, err)
 	}
