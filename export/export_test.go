@@ -99,11 +99,14 @@ const logitsTolerance = 1e-4
 func TestRuntimeAgreesWithReference(t *testing.T) {
 	rt := runtime(t)
 	for name, n := range nets(t, 1) {
-		t.Run(name, func(t *testing.T) {
-			batch := 2
-			if n.In.H > 100 {
-				batch = 1 // the reference takes its time
+		batch := 2
+		if n.In.H > 100 {
+			if n.Space != "shufflenetv2-spos" {
+				continue
 			}
+			batch = 1 // the reference takes its time: one net, one image of full size
+		}
+		t.Run(name, func(t *testing.T) {
 			w, x := copied(t, n), images(n, batch)
 			want, err := refnet.Run(n, w, nil, x, batch)
 			if err != nil {

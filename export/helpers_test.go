@@ -58,6 +58,7 @@ func shrunk(t testing.TB, s *arch.Space) *arch.Space {
 func everyKind() *arch.Net {
 	b := &builder{n: &arch.Net{Space: "test", Arch: "0", In: arch.Shape{C: 3, H: 9, W: 7}}}
 	stem := b.conv("stem", arch.Input, 12, 3, 2, 1, arch.ReLU6, true)
+	b.n.Ops[stem].Norm.Gamma.Init.Mean = 5 // so that its activation meets both of its bounds
 	wide := b.conv("wide", stem, 12, 1, 1, 1, arch.None, false)
 	sum := b.add(arch.Op{Name: "sum", Kind: arch.Add, Inputs: []int{stem, wide}, Out: b.out(stem)})
 	mix := b.shuffle("mix", sum, 3)

@@ -29,7 +29,7 @@ func Random(n *arch.Net, seed uint64) Weights {
 		}
 		w := o.Weight.Init
 		fanIn := float64(o.Kernel * o.Kernel * o.In.C / o.Groups)
-		v := fanIn * (w.Mean*w.Mean + w.Std*w.Std) * inputSquare(o.Inputs[0], square)
+		v := fanIn * (float64(w.Mean*w.Mean) + float64(w.Std*w.Std)) * inputSquare(o.Inputs[0], square)
 		if v == 0 {
 			v = 1
 		}
@@ -56,7 +56,7 @@ func meanSquare(n *arch.Net, o *arch.Op, square []float64) float64 {
 			if j != arch.Input {
 				c = n.Ops[j].Out.C
 			}
-			sum += float64(c) * in(k)
+			sum += float64(float64(c) * in(k))
 		}
 		return sum / float64(o.Out.C)
 	case arch.Add:
@@ -99,18 +99,22 @@ func (r random) Tensor(name string) (ckpt.Tensor, error) {
 // deviations: a little, so that no two channels are alike.
 const spread = 0.1
 
+// draw turns a standard normal number into an element. The conversions keep
+// processors that fuse a product and a sum from rounding otherwise than those
+// that do not: equal seeds give equal files everywhere.
 func (r random) draw(p arch.Param, z float64) float64 {
+	stray := float64(spread * z)
 	switch p.Role {
 	case arch.ConvWeight, arch.DepthwiseWeight, arch.LinearWeight:
-		return p.Init.Mean + p.Init.Std*z
+		return p.Init.Mean + float64(p.Init.Std*z)
 	case arch.NormGamma:
-		return p.Init.Mean * (1 + spread*z)
+		return p.Init.Mean * (1 + stray)
 	case arch.NormBeta, arch.LinearBias:
-		return p.Init.Mean + spread*z
+		return p.Init.Mean + stray
 	case arch.RunningMean:
-		return r.scale[p.Name] * spread * z
+		return r.scale[p.Name] * stray
 	case arch.RunningVar:
-		return r.scale[p.Name] * math.Exp(spread*z)
+		return r.scale[p.Name] * (1 + stray) * (1 + stray)
 	}
 	panic(fmt.Sprintf("export: tensor %s of unknown role %d", p.Name, p.Role))
 }

@@ -159,15 +159,12 @@ func TestInspectBroken(t *testing.T) {
 		f(m.Graph)
 		return encode(t, m)
 	}
-	// Graphs nested in attributes, ten thousand deep.
+	// Graphs nested in attributes.
 	var nested []byte
-	for range 10_000 {
+	for range 100 {
 		attr := protowire.AppendBytes(protowire.AppendTag(nil, 6, protowire.BytesType), nested)
 		node := protowire.AppendBytes(protowire.AppendTag(nil, 5, protowire.BytesType), attr)
 		nested = protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), node)
-		if len(nested) > 1<<17 {
-			break
-		}
 	}
 	deep := protowire.AppendBytes(protowire.AppendTag(nil, 7, protowire.BytesType), nested)
 	// Two bytes each in the file, a hundred and more in memory.

@@ -87,8 +87,8 @@ func moments(w Weights, s Stats, o *arch.Op) (mean, variance []float32, err erro
 }
 
 // fold multiplies the norm into the weights of its convolution, in place, and
-// returns the bias that is left: w·γ/√(σ²+ε) and β − μ·γ/√(σ²+ε), in float64
-// and rounded once.
+// returns the bias that is left: w·γ/√(σ²+ε) and β − μ·γ/√(σ²+ε), in float64.
+// The product is rounded before the difference on every processor.
 func (n norm) fold(weight []float32) []float32 {
 	bias := make([]float32, len(n.gamma))
 	per := len(weight) / len(n.gamma)
@@ -98,7 +98,7 @@ func (n norm) fold(weight []float32) []float32 {
 		for i, x := range row {
 			row[i] = float32(float64(x) * s)
 		}
-		bias[c] = float32(float64(n.beta[c]) - float64(n.mean[c])*s)
+		bias[c] = float32(float64(n.beta[c]) - float64(float64(n.mean[c])*s))
 	}
 	return bias
 }
