@@ -10,6 +10,7 @@ import (
 )
 
 func main() {
+	passiveOpenMP()
 	root := cli.NewRoot("spos", "Hardware-aware neural architecture search, from photographs to an endpoint")
 	cli.AddVerbs(root)
 	root.AddCommand(newTrainCommand(), newEvalCommand(), newSearchCommand(), newExportCommand(), newQuickstartCommand())

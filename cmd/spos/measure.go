@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"spos/export"
@@ -13,15 +14,15 @@ import (
 )
 
 // meter measures candidates: each on its own exported graph, batch 1 unless
-// configured, with random weights, for speed does not depend on them.
+// configured, with random weights, for speed does not depend on them. The
+// cheapest net of the space is the sentinel against drift.
 type meter struct {
-	runner latency.Runner
-	cache  *latency.Cache
-	batch  int
-	base   latency.Protocol
+	lm    latency.Meter
+	batch int
+	base  latency.Protocol
 }
 
-func newMeter(r latency.Runner, cache *latency.Cache, c config.Latency) (*meter, error) {
+func newMeter(s *arch.Space, r latency.Runner, cache *latency.Cache, c config.Latency, log *slog.Logger) (*meter, error) {
 	p := latency.Screening()
 	if c.Mode != "" {
 		p.Mode = latency.Mode(c.Mode)
@@ -37,7 +38,37 @@ func newMeter(r latency.Runner, cache *latency.Cache, c config.Latency) (*meter,
 	if c.Sessions > 0 {
 		p.Sessions = c.Sessions
 	}
-	return &meter{runner: r, cache: cache, batch: p.Batch, base: p}, p.Validate()
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	m := &meter{batch: p.Batch, base: p}
+	n, err := s.Net(search.Cheapest(s, arch.MACs))
+	if err != nil {
+		return nil, err
+	}
+	sentinel, err := m.model(n)
+	if err != nil {
+		return nil, err
+	}
+	m.lm = latency.Meter{
+		Runner: r, Cache: cache, Log: log,
+		// A search measures one net at a time: a long rest would stall it.
+		Sentinel: &latency.Sentinel{Model: sentinel, Drift: 0.05, Pause: time.Second, Retries: 1},
+	}
+	return m, nil
+}
+
+// model is a net as the runner takes it.
+func (m *meter) model(n *arch.Net) (latency.Model, error) {
+	g, err := export.Model(n, export.Random(n, 0), export.Options{Batch: m.batch})
+	if err != nil {
+		return latency.Model{}, err
+	}
+	text, err := export.Marshal(g)
+	return latency.Model{
+		Name: string(n.Arch), Bytes: text,
+		Key: fmt.Sprintf("%s/%s/%dx%dx%d/%d", n.Space, n.Arch, n.In.C, n.In.H, n.In.W, n.Classes()),
+	}, err
 }
 
 // efforts are the sessions of one measurement as it becomes more careful.
@@ -59,21 +90,13 @@ func (m *meter) protocol(effort int) latency.Protocol {
 func (m *meter) nets(ctx context.Context, nets []*arch.Net, effort int) ([]search.Interval, error) {
 	models := make([]latency.Model, len(nets))
 	for i, n := range nets {
-		g, err := export.Model(n, export.Random(n, 0), export.Options{Batch: m.batch})
-		if err != nil {
+		var err error
+		if models[i], err = m.model(n); err != nil {
 			return nil, err
-		}
-		text, err := export.Marshal(g)
-		if err != nil {
-			return nil, err
-		}
-		models[i] = latency.Model{
-			Name: string(n.Arch), Bytes: text,
-			Key: fmt.Sprintf("%s/%s/%dx%dx%d/%d", n.Space, n.Arch, n.In.C, n.In.H, n.In.W, n.Classes()),
 		}
 	}
-	lm := latency.Meter{Runner: m.runner, Protocol: m.protocol(effort), Cache: m.cache}
-	results, err := lm.Measure(ctx, models...)
+	m.lm.Protocol = m.protocol(effort)
+	results, err := m.lm.Measure(ctx, models...)
 	if err != nil {
 		return nil, err
 	}
@@ -82,11 +105,6 @@ func (m *meter) nets(ctx context.Context, nets []*arch.Net, effort int) ([]searc
 		intervals[i] = interval(r.Estimate)
 	}
 	return intervals, nil
-}
-
-// file measures an exported model at the big budget.
-func (m *meter) file(ctx context.Context, name string, model []byte) (latency.Result, error) {
-	return latency.Measure(ctx, m.runner, latency.Model{Name: name, Bytes: model}, m.protocol(confirmation))
 }
 
 func interval(e latency.Estimate) search.Interval {

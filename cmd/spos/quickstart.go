@@ -164,18 +164,18 @@ func (q *quickstart) chooseLimit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if q.meter, err = newMeter(&latency.Local{Runtime: rt}, nil, config.Latency{}); err != nil {
+	r, err := restore(ctx, q.dir("supernet"), nil)
+	if err != nil {
+		return err
+	}
+	defer r.sets.Close()
+	if q.meter, err = newMeter(r.space, &latency.Local{Runtime: rt}, nil, config.Latency{}, q.p.Log); err != nil {
 		return err
 	}
 	file := q.dir("latency_limit.json")
 	if text, err := os.ReadFile(file); err == nil {
 		return json.Unmarshal(text, &q.sum.LatencyLimitMS)
 	}
-	r, err := restore(ctx, q.dir("supernet"), nil)
-	if err != nil {
-		return err
-	}
-	defer r.sets.Close()
 	found, err := search.MeasureSome(ctx, r.space, search.Limits{}, newRand(q.seed, 4), limitNets, q.meter.nets)
 	if err != nil {
 		return err
@@ -271,7 +271,7 @@ func (q *quickstart) proveFile(ctx context.Context, r *restored) error {
 	}
 	limit := time.Duration(q.sum.LatencyLimitMS * float64(time.Millisecond))
 	p := q.meter.protocol(confirmation)
-	res, verdict, err := latency.Settle(ctx, q.meter.runner, latency.Model{Name: q.sum.ONNX.Path, Bytes: text}, limit, p, p)
+	res, verdict, err := latency.Settle(ctx, q.meter.lm.Runner, latency.Model{Name: q.sum.ONNX.Path, Bytes: text}, limit, p, p)
 	if err != nil {
 		return err
 	}

@@ -108,7 +108,7 @@ func searchRun(ctx context.Context, cfg config.Search, from, dir string, p *cli.
 	if err != nil {
 		return nil, err
 	}
-	if s.meter, err = newMeter(&latency.Local{Runtime: rt}, cache, cfg.Latency); err != nil {
+	if s.meter, err = newMeter(s.from.space, &latency.Local{Runtime: rt}, cache, cfg.Latency, p.Log); err != nil {
 		return nil, err
 	}
 	if err := s.satisfiable(ctx); err != nil {
