@@ -11,8 +11,12 @@ import (
 
 func main() {
 	passiveOpenMP()
+	os.Exit(run())
+}
+
+func run() int {
 	root := cli.NewRoot("spos", "Hardware-aware neural architecture search, from photographs to an endpoint")
 	cli.AddVerbs(root)
 	root.AddCommand(newTrainCommand(), newEvalCommand(), newSearchCommand(), newExportCommand(), newQuickstartCommand())
-	os.Exit(cli.Run(root))
+	return cli.Run(root)
 }

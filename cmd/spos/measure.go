@@ -95,6 +95,25 @@ func (m *meter) nets(ctx context.Context, nets []*arch.Net, effort int) ([]searc
 			return nil, err
 		}
 	}
+	return m.measure(ctx, models, effort)
+}
+
+// confirm measures a finalist at the big budget, apart from what the search
+// remembers of it: a search that goes on must find what it found before.
+func (m *meter) confirm(ctx context.Context, n *arch.Net) (search.Interval, error) {
+	model, err := m.model(n)
+	if err != nil {
+		return search.Interval{}, err
+	}
+	model.Key = "confirmed/" + model.Key
+	found, err := m.measure(ctx, []latency.Model{model}, confirmation)
+	if err != nil {
+		return search.Interval{}, err
+	}
+	return found[0], nil
+}
+
+func (m *meter) measure(ctx context.Context, models []latency.Model, effort int) ([]search.Interval, error) {
 	m.lm.Protocol = m.protocol(effort)
 	results, err := m.lm.Measure(ctx, models...)
 	if err != nil {

@@ -64,7 +64,8 @@ func (j *judge) accuracy(ctx context.Context, a arch.Arch) (supernet.Accuracy, e
 // calibrationBatches yields the first epoch of the calibration images, the
 // same for every net, augmented as in training.
 func (j *judge) calibrationBatches(ctx context.Context) iter.Seq2[data.Batch, error] {
-	return oneEpoch(ctx, j.trainLoader(subset(j.sets.Train, j.calibration.Images, j.cfg.Seed), j.calibration.Batch))
+	d := subset(j.sets.Train, j.calibration.Images, j.cfg.Seed)
+	return oneEpoch(ctx, j.trainLoader(d, min(j.calibration.Batch, d.Len())))
 }
 
 // subset is n images of d, all of it for zero or too many.

@@ -353,7 +353,7 @@ func evalBatch(s arch.Shape) int { return max(1, min(512, 32*3*224*224/s.Numel()
 // statistics of its own.
 func (t *trainer) pathMean(ctx context.Context) (float64, error) {
 	size := evalBatch(t.space.In)
-	j := newJudge(t.setup, t.model, config.Images{Images: min(2000, t.sets.Train.Len()), Batch: min(size, t.sets.Train.Len())}, config.Images{Batch: size})
+	j := newJudge(t.setup, t.model, config.Images{Images: 2000, Batch: size}, config.Images{Batch: size})
 	uniform := train.Uniform{Space: t.space, Seed: t.cfg.Seed + 1} // not the paths of training
 	sum := 0.0
 	for i := range int64(pathsEvaluated) {
