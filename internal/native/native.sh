@@ -43,7 +43,7 @@ fetch() {
 	tmp=$(mktemp -d "$cache/tmp.XXXXXX")
 	for name in "$@"; do grep "^$name==" "$pins"; done >"$tmp/requirements.txt"
 	for m in {5..39}; do platforms+=(--platform "manylinux_2_${m}_$arch"); done
-	say "downloading $* (torch is 540 MB)"
+	say "downloading $*$([[ $1 != torch ]] || echo ' (torch is 540 MB)')"
 	"$python" -m pip --disable-pip-version-check download --quiet --no-deps --only-binary=:all: --require-hashes --no-cache-dir \
 		--implementation cp --python-version 3.11 --abi cp311 "${platforms[@]}" --platform "manylinux2014_$arch" \
 		--dest "$tmp/wheels" -r "$tmp/requirements.txt" ||
