@@ -122,7 +122,12 @@ func (t *trainer) weight(sc *torchx.Scope, v *arch.View) torchx.Tensor {
 }
 
 func (t *trainer) conv(sc *torchx.Scope, _ int, op *arch.Op, x torchx.Tensor) torchx.Tensor {
-	y := sc.Conv2D(x, t.weight(sc, op.Weight), torchx.Tensor{}, op.Stride, op.Pad, op.Groups)
+	var y torchx.Tensor
+	if w := t.weight(sc, op.Weight); op.Groups == op.In.C && op.Groups == op.Out.C && op.Groups > 1 {
+		y = sc.Depthwise(x, w, op.Stride, op.Pad)
+	} else {
+		y = sc.Conv2D(x, w, torchx.Tensor{}, op.Stride, op.Pad, op.Groups)
+	}
 	defer sc.Free(y)
 	n := t.norm(sc, op)
 	n.Gamma, n.Beta = t.weight(sc, op.Norm.Gamma), t.weight(sc, op.Norm.Beta)

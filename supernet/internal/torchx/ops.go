@@ -28,6 +28,13 @@ func (s *Scope) Conv2D(x, weight, bias Tensor, stride, pad, groups int) Tensor {
 	}))
 }
 
+// Depthwise is the convolution of every channel with a kernel of its own.
+func (s *Scope) Depthwise(x, weight Tensor, stride, pad int) Tensor {
+	var out C.tx_tensor
+	check("depthwise", C.tx_depthwise(handle(x), handle(weight), C.int64_t(stride), C.int64_t(pad), &out))
+	return s.own(out)
+}
+
 // Linear is x·weightᵀ + bias; bias may be absent.
 func (s *Scope) Linear(x, weight, bias Tensor) Tensor {
 	return s.adopt(fromGotorch("linear", func() Tensor { return functional.Linear(x, weight, bias) }))

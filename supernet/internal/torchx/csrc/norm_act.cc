@@ -26,8 +26,9 @@ constexpr int64_t kBlock = 64;  // rows summed in float before a double takes ov
 
 // Sums of (x - shift) and its square over rows, per channel. The shift, one
 // row of x, keeps the difference of squares from cancelling.
-TX_SIMD void moments(const float *x, int64_t rows, int64_t c, const float *shift,
-                     float *s1, float *s2) {
+TX_SIMD void moments(const float *__restrict x, int64_t rows, int64_t c,
+                     const float *__restrict shift, float *__restrict s1,
+                     float *__restrict s2) {
   for (int64_t r = 0; r < rows; r++, x += c)
     for (int64_t i = 0; i < c; i++) {
       float d = x[i] - shift[i];
@@ -36,41 +37,47 @@ TX_SIMD void moments(const float *x, int64_t rows, int64_t c, const float *shift
     }
 }
 
-inline float clamp_to(float v, float top) { return std::min(std::max(v, 0.f), top); }
-
-// y = act(a·x + b). top is the activation's upper bound.
-TX_SIMD void scale_act(const float *x, float *y, int64_t rows, int64_t c,
-                       const float *a, const float *b, bool act, float top) {
+// y = a·x + b, clamped to low..top: an activation, or no bounds for none.
+TX_SIMD void scale_act(const float *__restrict x, float *__restrict y, int64_t rows,
+                       int64_t c, const float *__restrict a,
+                       const float *__restrict b, float low, float top) {
   for (int64_t r = 0; r < rows; r++, x += c, y += c)
-    if (act)
-      for (int64_t i = 0; i < c; i++) y[i] = clamp_to(a[i] * x[i] + b[i], top);
-    else
-      for (int64_t i = 0; i < c; i++) y[i] = a[i] * x[i] + b[i];
+    for (int64_t i = 0; i < c; i++) {
+      float v = a[i] * x[i] + b[i];
+      v = v < low ? low : v;
+      y[i] = v > top ? top : v;
+    }
 }
 
-// The gradient that passes the activation.
-inline float masked(float g, float v, float top) { return v > 0 && v < top ? g : 0.f; }
-
-// Sums of dz and dz·(x - mean) over rows.
-TX_SIMD void grad_sums(const float *x, const float *dy, int64_t rows, int64_t c,
-                       const float *a, const float *b, const float *mean,
-                       bool act, float top, float *s1, float *s2) {
+// Sums over rows of dz and dz·(x - mean), where dz is the part of dy that
+// passed the activation's bounds.
+TX_SIMD void grad_sums(const float *__restrict x, const float *__restrict dy,
+                       int64_t rows, int64_t c, const float *__restrict a,
+                       const float *__restrict b, const float *__restrict mean,
+                       float low, float top, float *__restrict s1,
+                       float *__restrict s2) {
   for (int64_t r = 0; r < rows; r++, x += c, dy += c)
     for (int64_t i = 0; i < c; i++) {
-      float dz = act ? masked(dy[i], a[i] * x[i] + b[i], top) : dy[i];
-      s1[i] += dz;
-      s2[i] += dz * (x[i] - mean[i]);
+      float v = a[i] * x[i] + b[i], g = dy[i];
+      g = v > low ? g : 0.f;
+      g = v < top ? g : 0.f;
+      s1[i] += g;
+      s2[i] += g * (x[i] - mean[i]);
     }
 }
 
 // dx = a·dz + p·x + q
-TX_SIMD void grad_input(const float *x, const float *dy, float *dx, int64_t rows,
-                        int64_t c, const float *a, const float *b,
-                        const float *p, const float *q, bool act, float top) {
+TX_SIMD void grad_input(const float *__restrict x, const float *__restrict dy,
+                        float *__restrict dx, int64_t rows, int64_t c,
+                        const float *__restrict a, const float *__restrict b,
+                        const float *__restrict p, const float *__restrict q,
+                        float low, float top) {
   for (int64_t r = 0; r < rows; r++, x += c, dy += c, dx += c)
     for (int64_t i = 0; i < c; i++) {
-      float dz = act ? masked(dy[i], a[i] * x[i] + b[i], top) : dy[i];
-      dx[i] = a[i] * dz + (p[i] * x[i] + q[i]);
+      float v = a[i] * x[i] + b[i], g = dy[i];
+      g = v > low ? g : 0.f;
+      g = v < top ? g : 0.f;
+      dx[i] = a[i] * g + (p[i] * x[i] + q[i]);
     }
 }
 
@@ -107,6 +114,7 @@ void each_rows(int64_t rows, int64_t c, const F &f) {
   at::parallel_for(0, rows, std::max<int64_t>(1, 32768 / c), f);
 }
 
+float low_of(int64_t act) { return act == TX_ACT_NONE ? -INFINITY : 0.f; }
 float top_of(int64_t act) { return act == TX_ACT_RELU6 ? 6.f : INFINITY; }
 
 struct NormAct : torch::autograd::Function<NormAct> {
@@ -143,7 +151,7 @@ struct NormAct : torch::autograd::Function<NormAct> {
     float *py = y.mutable_data_ptr<float>();
     each_rows(rows, c, [&](int64_t begin, int64_t end) {
       scale_act(px + begin * c, py + begin * c, end - begin, c, a, b,
-            act != TX_ACT_NONE, top_of(act));
+            low_of(act), top_of(act));
     });
     ctx->save_for_backward({x, k});
     ctx->saved_data["act"] = act;
@@ -161,10 +169,9 @@ struct NormAct : torch::autograd::Function<NormAct> {
     int64_t c = x.size(1), rows = x.numel() / c;
     const float *px = x.const_data_ptr<float>(), *pd = dy.const_data_ptr<float>();
     const float *a = k.const_data_ptr<float>(), *b = a + c, *m = b + c, *inv = m + c;
-    bool on = act != TX_ACT_NONE;
-    float top = top_of(act);
+    float low = low_of(act), top = top_of(act);
     Sums s = reduce_rows(rows, c, [&](int64_t r, int64_t n, float *s1, float *s2) {
-      grad_sums(px + r * c, pd + r * c, n, c, a, b, m, on, top, s1, s2);
+      grad_sums(px + r * c, pd + r * c, n, c, a, b, m, low, top, s1, s2);
     });
 
     // dx = a·(dz - Σdz/n - (x-mean)·inv²·Σdz(x-mean)/n) = a·dz + p·x + q
@@ -184,7 +191,7 @@ struct NormAct : torch::autograd::Function<NormAct> {
     float *po = dx.mutable_data_ptr<float>();
     each_rows(rows, c, [&](int64_t begin, int64_t end) {
       grad_input(px + begin * c, pd + begin * c, po + begin * c, end - begin, c,
-                 a, b, p, q, on, top);
+                 a, b, p, q, low, top);
     });
     return {dx, dgamma, dbeta, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
   }

@@ -18,7 +18,8 @@ struct Rates {
   bool nesterov;
 };
 
-TX_SIMD void update(float *p, const float *grad, float *v, int64_t n, Rates k) {
+TX_SIMD void update(float *__restrict p, const float *__restrict grad,
+                    float *__restrict v, int64_t n, Rates k) {
   for (int64_t i = 0; i < n; i++) {
     float g = grad[i] + k.decay * p[i];
     v[i] = k.momentum * v[i] + g;

@@ -69,6 +69,9 @@ char *tx_grad(tx_tensor leaf, tx_tensor *out);
 
 /* --- operators ------------------------------------------------------------ */
 
+/* Depthwise convolution, square and without bias. */
+char *tx_depthwise(tx_tensor x, tx_tensor weight, int64_t stride, int64_t pad,
+                   tx_tensor *out);
 /* Batch norm over the batch's own statistics, then the activation. mean and
  * var move by momentum towards the batch's mean and unbiased variance. gamma
  * and beta may be NULL: one and zero. */
