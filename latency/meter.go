@@ -140,7 +140,11 @@ func (m *Meter) stretch(ctx context.Context, batch []Model, have [][]Sample) ([]
 		}
 		kept := try >= retries
 		m.drifts = append(m.drifts, Drift{Ratio: ratio, Kept: kept})
-		m.Log.Warn("the machine has drifted", "sentinel", s.Model.Name, "ratio", ratio, "models", len(batch), "kept", kept)
+		level := slog.LevelWarn
+		if m.lost {
+			level = slog.LevelDebug // said already
+		}
+		m.Log.Log(ctx, level, "the machine has drifted", "sentinel", s.Model.Name, "ratio", ratio, "models", len(batch), "kept", kept)
 		if kept {
 			m.lost = true
 			for i := range results {

@@ -30,8 +30,8 @@ func (o EvolutionOptions) withDefaults() EvolutionOptions {
 	return o
 }
 
-// Evolution is the evolutionary search of SPOS as its official code runs it
-// (spos.md §5.1). The first generation is random. Each later one breeds
+// Evolution is the evolutionary search of SPOS as its official code runs
+// it. The first generation is random. Each later one breeds
 // mutants and then children of the Parents best nets ever seen, parents drawn
 // with replacement, and is filled up with random nets where the bounded tries
 // fell short. No net is proposed twice.

@@ -23,7 +23,7 @@ func officialSpace(t *testing.T) *arch.Space {
 	return s
 }
 
-// Both ends as spos.md §3.7 states them.
+// Both ends as convolving the block tables gives them.
 func TestRangeOfTheOfficialSpace(t *testing.T) {
 	s := officialSpace(t)
 	lo, hi := search.Range(s, arch.MACs)
@@ -90,8 +90,8 @@ func TestFeasible(t *testing.T) {
 	}
 }
 
-// The share of uniform samples within the official limit is 0.5891 (spos.md
-// §3.7); ten thousand samples know it to 0.005.
+// The share of uniform samples within the official limit is 0.5891, by
+// convolution of the block tables; ten thousand samples know it to 0.005.
 func TestFeasibleShare(t *testing.T) {
 	sv, err := search.Feasible(t.Context(), officialSpace(t), search.Limits{FLOPs: search.Bound{Max: 330e6}}, searchtest.Rand(1), 0)
 	if err != nil {

@@ -249,7 +249,7 @@ func TestSearch(t *testing.T) {
 	if again, err := config.Read(&dump, "dump", config.Search{}, nil); err != nil || !cmp.Equal(got, again) {
 		t.Errorf("after Dump: %v\n%s", err, cmp.Diff(got, again))
 	}
-	// The official search evaluates 50 + 20×50 nets (spos.md §5.1).
+	// The official search evaluates 50 + 20×50 nets.
 	if n := config.DefaultSearch().Evaluations(); n != 1050 {
 		t.Errorf("%d evaluations by default, want 1,050", n)
 	}

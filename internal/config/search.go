@@ -82,7 +82,7 @@ type Latency struct {
 	Sessions int    `yaml:"sessions,omitempty"` // of a candidate
 }
 
-// DefaultSearch is the paper's evolution (spos.md §5.1): a random population
+// DefaultSearch is the paper's evolution: a random population
 // of 50 and 20 generations, batch-norm statistics from 20,000 images, and no
 // limits.
 func DefaultSearch() Search {

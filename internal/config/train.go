@@ -170,7 +170,7 @@ func (d Data) For(in arch.Shape) (Data, error) {
 	return d, nil
 }
 
-// DefaultTrain is the paper's supernet (spos.md §4.1, official): 150,000 steps
+// DefaultTrain is the paper's supernet as the official code trains it: 150,000 steps
 // of 1,024 images, SGD, a linear decay from 0.5.
 func DefaultTrain() Train {
 	return Train{

@@ -84,8 +84,8 @@ func (s Sampling) Sampler(space *arch.Space, seed uint64) (PathSampler, error) {
 	return NewConstrained(space, seed, s)
 }
 
-// Constrained is the official code's uniform-constrained sampling (spos.md
-// §4.4): a bin of FLOPs is drawn uniformly, then uniform paths until one
+// Constrained is the official code's uniform-constrained sampling:
+// a bin of FLOPs is drawn uniformly, then uniform paths until one
 // falls into it, or any path after bounded tries.
 type Constrained struct {
 	space      *arch.Space

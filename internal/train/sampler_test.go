@@ -97,7 +97,7 @@ func TestPathDependsOnTheStepAlone(t *testing.T) {
 	}
 }
 
-// The expectations are those of spos.md §4.4 and §3.7.
+// The expectations follow exactly from the distribution of FLOPs over the space.
 func TestConstrainedStatistics(t *testing.T) {
 	space := officialSpace(t)
 	c, err := NewConstrained(space, testSeed, Sampling{Kind: "uniform-constrained"})

@@ -14,15 +14,15 @@ func TestLR(t *testing.T) {
 		k, total int64
 		want     float64
 	}{
-		// 0.5·(1−k/T), k = 1…T (spos.md §4.1, official).
+		// 0.5·(1−k/T), k = 1…T, in the official code.
 		"linear first":  {train.Schedule{}, 1, 150_000, 0.5 * (1 - 1.0/150_000)},
 		"linear middle": {train.Schedule{Kind: train.Linear}, 75_000, 150_000, 0.25},
 		"linear last":   {train.Schedule{Kind: train.Linear}, 150_000, 150_000, 0},
-		// 0.5·(1−i/T), i = 0… (spos.md §4.1, mmrazor).
+		// 0.5·(1−i/T), i = 0…, in mmrazor.
 		"poly first": {train.Schedule{Kind: train.Poly}, 1, 150_000, 0.5},
 		"poly last":  {train.Schedule{Kind: train.Poly}, 150_000, 150_000, 0.5 / 150_000},
 		"poly min":   {train.Schedule{Kind: train.Poly, MinLR: 0.1}, 6, 10, 0.1 + 0.4*0.5},
-		// The floor of AngleNAS's linear schedule (spos.md §4.3).
+		// The floor of AngleNAS's linear schedule.
 		"linear floor":        {train.Schedule{MinLR: 5e-4}, 250, 250, 5e-4},
 		"cosine first":        {train.Schedule{Kind: train.Cosine}, 1, 100, 0.5},
 		"cosine middle":       {train.Schedule{Kind: train.Cosine}, 51, 100, 0.25},
