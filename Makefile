@@ -11,6 +11,9 @@ STAMP     = -X spos/cmd/internal/cli.Version=$(VERSION)
 NATIVE    = . .native/env.sh;
 LINT      = $(GO) tool -modfile=tools/go.mod golangci-lint
 FUZZTIME ?= 20s
+
+# Spinning threads starve whoever they wait for on a shared machine.
+export OMP_WAIT_POLICY ?= passive
 BENCH    ?= .
 
 # Packages with tests; those that link libtorch run without the race detector,
