@@ -24,6 +24,9 @@ func (s *Scope) Close() {
 	}
 }
 
+// Len is the number of tensors that the scope owns.
+func (s *Scope) Len() int { return len(s.handles) }
+
 // Free frees one tensor of the scope now, as a forward pass does with what
 // nothing reads any more.
 func (s *Scope) Free(t Tensor) {
