@@ -16,11 +16,12 @@ FUZZTIME ?= 20s
 export OMP_WAIT_POLICY ?= passive
 BENCH    ?= .
 
-# Packages with tests; those that link libtorch run without the race detector,
-# which sees nothing of native threads and slows the rest down.
+# Packages with tests. The race detector sees nothing of native threads, so what
+# links libtorch runs without it, and so does export, whose tests multiply whole
+# networks in plain Go on one goroutine.
 TESTED    = $(GO) list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | sed -n 's/^\([^ ]*\)\.test /\1 /p'
-TORCH     = $(TESTED) | awk '/wangkuiyi\/gotorch/ {print $$1}'
-PURE      = $(TESTED) | awk '!/wangkuiyi\/gotorch/ {print $$1}'
+RACELESS  = $(TESTED) | awk '/wangkuiyi\/gotorch/ || $$1 == "spos/export" {print $$1}'
+RACING    = $(TESTED) | awk '!/wangkuiyi\/gotorch/ && $$1 != "spos/export" {print $$1}'
 
 .PHONY: all native build quickstart test check format vet modern lint generated torchless edge fuzz bench fmt generate clean
 
@@ -38,8 +39,8 @@ quickstart: build
 	bin/spos quickstart --work-dir work/quickstart
 
 test: native
-	$(NATIVE) packages=$$($(PURE)); $(GO) test -race -ldflags= $$packages
-	$(NATIVE) packages=$$($(TORCH)); [[ -z $$packages ]] || $(GO) test $$packages
+	$(NATIVE) packages=$$($(RACING)); $(GO) test -race -ldflags= $$packages
+	$(NATIVE) packages=$$($(RACELESS)); $(GO) test $$packages
 
 check: format vet modern lint generated torchless test
 
