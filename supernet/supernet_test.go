@@ -418,8 +418,10 @@ func TestStepsDoNotGrowTheProcess(t *testing.T) {
 		}
 	}
 	// A leak of one handle a step would be 0.4 MB, of one activation 20 MB.
-	if grown := resident(t) - half; grown > 4<<20 {
-		t.Errorf("the second %d steps grew the process by %d KB", steps/2, grown>>10)
+	grown := resident(t) - half
+	t.Logf("the second half grew the process by %d KB", grown>>10)
+	if grown > 4<<20 {
+		t.Error("the process grows")
 	}
 }
 

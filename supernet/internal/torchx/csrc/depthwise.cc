@@ -168,7 +168,7 @@ struct Depthwise : torch::autograd::Function<Depthwise> {
     Tensor dx, dw;
     if (ctx->needs_input_grad(0))
       dx = std::get<0>(at::convolution_backward(
-          dy, x, w, c10::nullopt, {stride, stride}, {pad, pad}, {1, 1}, false, {0, 0},
+          dy, x, w, std::nullopt, {stride, stride}, {pad, pad}, {1, 1}, false, {0, 0},
           x.size(1), {true, false, false}));
     if (ctx->needs_input_grad(1)) {
       Geometry g{x.size(0), x.size(1), x.size(2), x.size(3), dy.size(2), dy.size(3),

@@ -4,11 +4,16 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
+#include <torch/version.h>
 
 #include <cstring>
 #include <exception>
 
 #include "torchx.h"
+
+#if TORCH_VERSION_MAJOR < 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 4)
+#error "libtorch 2.4 or newer is needed: its optional tensors are std::optional"
+#endif
 
 namespace tx {
 
