@@ -140,9 +140,9 @@ func (m *Meter) stretch(ctx context.Context, batch []Model, have [][]Sample) ([]
 		}
 		kept := try >= retries
 		m.drifts = append(m.drifts, Drift{Ratio: ratio, Kept: kept})
-		level := slog.LevelWarn
-		if m.lost {
-			level = slog.LevelDebug // said already
+		level := slog.LevelDebug
+		if kept && !m.lost { // neither a try that is repeated nor what was said before
+			level = slog.LevelWarn
 		}
 		m.Log.Log(ctx, level, "the machine has drifted", "sentinel", s.Model.Name, "ratio", ratio, "models", len(batch), "kept", kept)
 		if kept {
