@@ -78,7 +78,7 @@ unusable() {
 	version=$(torch_version "$1")
 	[[ -n $version ]] || { echo "it has no torch headers under include/"; return; }
 	[[ -f $1/lib/libtorch_cpu.so ]] || { echo "it has no lib/libtorch_cpu.so"; return; }
-	[[ $(printf '2.1.0\n%s\n' "$version" | sort -V | head -n 1) == 2.1.0 ]] || { echo "its version $version is older than 2.1"; return; }
+	[[ $(printf '2.4.0\n%s\n' "$version" | sort -V | head -n 1) == 2.4.0 ]] || { echo "its version $version is older than 2.4"; return; }
 	missing=$(unfound "$1/lib/libtorch_cpu.so")
 	[[ -z $missing ]] || echo "libtorch_cpu.so does not find $missing"
 }

@@ -200,8 +200,11 @@ func TestScriptDownloadsOnce(t *testing.T) {
 	wheels := t.TempDir()
 	zipped(t, filepath.Join(wheels, "torch.whl"), c.env["LIBTORCH"], "torch")
 	c.env["LIBTORCH"], c.env["WHEELS"] = "", wheels
+	c.env["PYTHON_TORCH"] = libtorch(t, filepath.Join(t.TempDir(), "old"))
+	write(t, c.env["PYTHON_TORCH"], "include/torch/headeronly/version.h",
+		"#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 3\n#define TORCH_VERSION_PATCH 1\n")
 
-	b := c.want(4, "downloaded")
+	b := c.want(4, "downloaded", "2.3.1 is older")
 	if !strings.HasPrefix(b.TorchDir, c.env["XDG_CACHE_HOME"]) {
 		t.Errorf("record %+v; want libtorch in the cache", b)
 	}
