@@ -45,7 +45,8 @@ test: native
 check: format vet modern lint generated torchless test
 
 format:
-	@diff=$$($(LINT) fmt --diff) && test -z "$$diff" || { echo "$$diff"; echo "mend with: make fmt"; exit 1; }
+	@files=$$($(LINT) fmt --diff | sed -n 's/^+++ //p'); \
+		[[ -z $$files ]] || { echo "not formatted (mend with: make fmt):" $$files; exit 1; }
 
 vet:
 	$(GO) vet ./...
