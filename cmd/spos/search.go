@@ -94,26 +94,29 @@ func searchRun(ctx context.Context, cfg config.Search, from, dir string, p *cli.
 		return nil, err
 	}
 	defer s.from.sets.Close()
+	rt, err := cli.OpenRuntime()
+	if err != nil {
+		return nil, err
+	}
+	runner := &latency.Local{Runtime: rt}
+	if s.meter, err = newMeter(s.from.space, runner, nil, cfg.Latency, p.Log); err != nil {
+		return nil, err
+	}
+	if _, err := runs.ReadLineage(dir); errors.Is(err, runs.ErrNoRun) {
+		// Before anything is written, so that another limit can be given.
+		if err := s.satisfiable(ctx); err != nil {
+			return nil, err
+		}
+	}
 	run, err := openRun(dir, "search", cfg, cfg.Seed, runs.Input{Role: "checkpoint", Path: s.from.ckpt.Path, SHA256: s.digest})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, run.Close()) }()
-	cache, err := latency.OpenCache(run.Path("latency.jsonl"))
-	if err != nil {
+	if s.meter.lm.Cache, err = latency.OpenCache(run.Path("latency.jsonl")); err != nil {
 		return nil, err
 	}
-	defer cache.Close()
-	rt, err := cli.OpenRuntime()
-	if err != nil {
-		return nil, err
-	}
-	if s.meter, err = newMeter(s.from.space, &latency.Local{Runtime: rt}, cache, cfg.Latency, p.Log); err != nil {
-		return nil, err
-	}
-	if err := s.satisfiable(ctx); err != nil {
-		return nil, err
-	}
+	defer s.meter.lm.Cache.Close()
 	model, err := s.from.load()
 	if err != nil {
 		return nil, err

@@ -133,25 +133,25 @@ func trainRun(ctx context.Context, cfg config.Train, dir string, p *cli.Progress
 	for _, b := range s.sets.Skipped {
 		p.Log.Warn("image left out", "err", b.Err)
 	}
-	run, err := openRun(dir, "train", cfg, cfg.Seed)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, run.Close()) }()
-	if out, ok := readOutcome(dir); ok {
-		p.Log.Info("training is complete", "dir", dir)
-		return out, nil
-	}
-	t := &trainer{setup: s, run: run}
+	t := &trainer{setup: s}
 	if t.model, err = s.model(); err != nil {
 		return nil, err
 	}
 	defer t.model.Close()
-	from, err := t.begin()
+	loop, err := t.loop()
 	if err != nil {
 		return nil, err
 	}
-	loop, err := t.loop()
+	// Nothing is written before everything that can be wrong was looked at.
+	if t.run, err = openRun(dir, "train", cfg, cfg.Seed); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, t.run.Close()) }()
+	if out, ok := readOutcome(dir); ok {
+		p.Log.Info("training is complete", "dir", dir)
+		return out, nil
+	}
+	from, err := t.begin()
 	if err != nil {
 		return nil, err
 	}
