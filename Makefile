@@ -45,8 +45,7 @@ test: native
 check: format vet modern lint generated torchless test
 
 format:
-	@files=$$($(LINT) fmt --diff | sed -n 's/^+++ //p'); \
-		[[ -z $$files ]] || { echo "not formatted (mend with: make fmt):" $$files; exit 1; }
+	@$(LINT) fmt --diff | sed -n 's/^+++ /not formatted: /p' || { echo "mend with: make fmt"; exit 1; }
 
 vet:
 	$(GO) vet ./...
