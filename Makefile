@@ -11,10 +11,12 @@ STAMP     = -X spos/cmd/internal/cli.Version=$(VERSION)
 NATIVE    = . .native/env.sh;
 LINT      = $(GO) tool -modfile=tools/go.mod golangci-lint
 FUZZTIME ?= 20s
-
-# Spinning threads starve whoever they wait for on a shared machine.
-export OMP_WAIT_POLICY ?= passive
 BENCH    ?= .
+
+# A Python with the projects that ours is compared with: tests that need one
+# skip without it.
+PEERS     = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/spos/peers
+export SPOS_PYTHON ?= $(wildcard $(PEERS)/bin/python)
 
 # Packages with tests. The race detector sees nothing of native threads, so what
 # links libtorch runs without it, and so does export, whose tests multiply whole
@@ -23,13 +25,20 @@ TESTED    = $(GO) list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | sed
 RACELESS  = $(TESTED) | awk '/wangkuiyi\/gotorch/ || $$1 == "spos/export" {print $$1}'
 RACING    = $(TESTED) | awk '!/wangkuiyi\/gotorch/ && $$1 != "spos/export" {print $$1}'
 
-.PHONY: all native build quickstart test check format vet modern lint generated torchless edge fuzz bench fmt generate clean
+.PHONY: all native peers build quickstart test check format vet modern lint generated torchless edge fuzz bench fmt generate clean
 
 all: build
 
 # Finds or fetches libtorch and ONNX Runtime and writes .native/env.sh.
 native:
 	@internal/native/native.sh
+
+peers: $(PEERS)/made
+
+$(PEERS)/made: internal/native/peers
+	python3 -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip install -q -r internal/native/peers
+	touch $@
 
 build: native
 	$(NATIVE) $(GO) build -ldflags "$$SPOS_LDFLAGS $(STAMP)" -o bin/ ./cmd/spos
