@@ -26,6 +26,7 @@ func (g *graph) choose(o *arch.Op) selection {
 			c = o.Start + j*o.Step
 		case arch.Shuffle: // out[j·G+i] = in[i·C/G+j]
 			c = j%o.Groups*(o.In.C/o.Groups) + j/o.Groups
+		default: // the others keep their channels
 		}
 		if s.channels != nil {
 			c = s.channels[c]

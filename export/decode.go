@@ -176,7 +176,8 @@ func readTensor(t *onnxpb.TensorProto) (tensor, error) {
 	if t.GetDataLocation() == onnxpb.TensorProto_EXTERNAL || len(t.GetExternalData()) > 0 {
 		return r, nil // its numbers are in another file, which is not read
 	}
-	size, has := elementBytes[r.kind], int64(0)
+	size := elementBytes[r.kind]
+	var has int64
 	switch {
 	case size == 0:
 		return r, nil

@@ -97,17 +97,16 @@ func (f *inference) ranked(n node, i, rank int) ([]int64, error) {
 	return s, err
 }
 
-// values are the integers of the i-th input; ok is false where the node has
-// none.
-func (f *inference) values(n node, i int) (v []int64, ok bool, err error) {
+// values are the integers of the i-th input, nil where the node has none.
+func (f *inference) values(n node, i int) ([]int64, error) {
 	if i >= len(n.in) || n.in[i] == "" {
-		return nil, false, nil
+		return nil, nil
 	}
-	v, ok = f.ints[n.in[i]]
+	v, ok := f.ints[n.in[i]]
 	if !ok {
-		return nil, false, fmt.Errorf("%s is computed: %w", n.in[i], errUnknown)
+		return nil, fmt.Errorf("%s is computed: %w", n.in[i], errUnknown)
 	}
-	return v, true, nil
+	return v, nil
 }
 
 // list is an integer list that older operator sets have as an attribute and
@@ -116,7 +115,7 @@ func (f *inference) list(n node, attr string, input int) ([]int64, error) {
 	if v, ok := n.attrs[attr].([]int64); ok {
 		return v, nil
 	}
-	v, _, err := f.values(n, input)
+	v, err := f.values(n, input)
 	return v, err
 }
 

@@ -55,7 +55,7 @@ func (s sketch) model() *onnxpb.ModelProto {
 	}
 	for _, o := range s.ops {
 		n := &onnxpb.NodeProto{OpType: &o.kind, Output: strings.Fields(o.out)}
-		for _, in := range strings.Fields(o.in) {
+		for in := range strings.FieldsSeq(o.in) {
 			n.Input = append(n.Input, strings.TrimSuffix(in, "_"))
 		}
 		for name, v := range o.attrs {
@@ -63,7 +63,7 @@ func (s sketch) model() *onnxpb.ModelProto {
 		}
 		g.Node = append(g.Node, n)
 	}
-	for _, name := range strings.Fields(s.outs) {
+	for name := range strings.FieldsSeq(s.outs) {
 		g.Output = append(g.Output, info(name, nil))
 	}
 	return &onnxpb.ModelProto{IrVersion: new(int64(8)), Graph: g, OpsetImport: []*onnxpb.OperatorSetIdProto{{Version: new(int64(17))}}}

@@ -31,7 +31,7 @@ func reshape(f *inference, n node) ([][]int64, int64, error) {
 	if err != nil {
 		return fail(err)
 	}
-	out, free, known := make([]int64, len(target)), -1, int64(1)
+	out, free := make([]int64, len(target)), -1
 	for i, d := range target {
 		switch {
 		case d == -1 && free < 0:
@@ -46,7 +46,8 @@ func reshape(f *inference, n node) ([][]int64, int64, error) {
 		}
 	}
 	total := product(x)
-	if known, err = elements(out); err != nil {
+	known, err := elements(out)
+	if err != nil {
 		return fail(err)
 	}
 	if free >= 0 && known > 0 && total%known == 0 {
@@ -134,7 +135,7 @@ func slice(f *inference, n node) ([][]int64, int64, error) {
 	if err != nil {
 		return fail(err)
 	}
-	steps, _, err := f.values(n, 4)
+	steps, err := f.values(n, 4)
 	if err != nil {
 		return fail(err)
 	}

@@ -80,9 +80,9 @@ func quota(root fs.FS) string {
 		for dir := path.Clean("/" + parts[2]); ; dir = path.Dir(dir) {
 			switch {
 			case parts[1] == "":
-				max := strings.Fields(read(root, path.Join("sys/fs/cgroup", dir, "cpu.max")))
-				if len(max) == 2 {
-					note(max[0], max[1])
+				granted := strings.Fields(read(root, path.Join("sys/fs/cgroup", dir, "cpu.max")))
+				if len(granted) == 2 {
+					note(granted[0], granted[1])
 				}
 			case slices.Contains(strings.Split(parts[1], ","), "cpu"):
 				for _, mount := range []string{"cpu", parts[1]} {
@@ -181,7 +181,7 @@ func favour() (undo func()) {
 func turn(ctx context.Context, path string) (release func(), err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
-		return func() {}, nil // another user's file, a read-only machine: measure all the same
+		return func() {}, nil //nolint:nilerr // another user's file, a read-only machine: measure all the same
 	}
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -179,9 +180,7 @@ func bound(o ort.Options, cpus []int) ort.Options {
 		ids[i] = strconv.Itoa(cpu + 1)
 	}
 	config := map[string]string{key: strings.Join(ids, ";")}
-	for k, v := range o.Config {
-		config[k] = v
-	}
+	maps.Copy(config, o.Config)
 	o.Config = config
 	return o
 }

@@ -84,7 +84,7 @@ func (s Survey) String() string {
 		fmt.Fprintf(w, "%s\t%s–%s%s\t%v\t%s\n", r.Name, metric(r.Min), metric(r.Max), how, r.Bound, percent(r.Passed, s.Samples))
 	}
 	fmt.Fprintf(w, "all\t\t\t%s of %d\n", percent(s.Passed, s.Samples), s.Samples)
-	w.Flush()
+	_ = w.Flush() // a Builder takes everything
 	return b.String()
 }
 

@@ -57,7 +57,7 @@ func (g *gate) lost(ctx context.Context, late error) error {
 		g.met.rejected("stopped")
 		return errStop
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		if late == errQueued {
+		if errors.Is(late, errQueued) {
 			g.met.rejected("queue_timeout")
 		} else {
 			g.met.rejected("run_timeout")

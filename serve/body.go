@@ -115,7 +115,7 @@ func (c corruptReader) Read(b []byte) (int, error) {
 }
 
 func emptyIsCorrupt(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -71,7 +71,7 @@ func (s *Server) classify(w http.ResponseWriter, r *http.Request, c *call) error
 	if err != nil {
 		return err
 	}
-	return s.writeJSON(w, http.StatusOK, struct {
+	return s.writeJSON(w, struct {
 		Model       string       `json:"model_name"`
 		Version     string       `json:"model_version"`
 		Predictions []prediction `json:"predictions"`
@@ -240,9 +240,9 @@ func readPart(form *multipart.Reader, mem *arena) (data []byte, err error) {
 	for n := 0; ; n++ {
 		part, err := form.NextRawPart()
 		switch {
-		case err == io.EOF && data != nil:
+		case errors.Is(err, io.EOF) && data != nil:
 			return data, nil
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return nil, badRequest("the form has no file and no field image")
 		case n >= maxParts:
 			return nil, badRequest("the form has more than %d parts", maxParts)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -136,7 +137,7 @@ func (c *call) match(path string, segments []string) bool {
 // fail writes an error, unless an answer is already on its way or nobody is left to read it.
 func (s *Server) fail(w *recorder, r *http.Request, err error, c *call) {
 	e := answer(err, c.id)
-	if e.code >= 500 && error(e) != err {
+	if e.code >= 500 && !errors.Is(err, e) {
 		s.opt.Logger.Error("request failed", "request_id", c.id, "model", short(c.model), "err", err)
 	}
 	drain(w, r)
@@ -174,14 +175,14 @@ func (s *Server) write(w http.ResponseWriter, code int, b []byte) {
 	_ = writePaced(w, b, s.opt.WriteIdleTimeout)
 }
 
-func (s *Server) writeJSON(w http.ResponseWriter, code int, v any) error {
+func (s *Server) writeJSON(w http.ResponseWriter, v any) error {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
 		return err
 	}
-	s.write(w, code, b.Bytes())
+	s.write(w, http.StatusOK, b.Bytes())
 	return nil
 }
 

@@ -3,6 +3,7 @@ package serve
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"math"
 	"net/http"
@@ -213,7 +214,7 @@ func (r *requestReader) readTails(b *body, binary bool) error {
 			return errLarge
 		}
 		data, err := r.mem.readFull(b, int(in.size))
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return badRequest("the body ends inside input %q", short(in.Name))
 		}
 		if err != nil {

@@ -175,10 +175,10 @@ func TestFormsAgree(t *testing.T) {
 	for d, es := range elements {
 		t.Run(d.String(), func(t *testing.T) {
 			var text []string
-			var data string
+			var data strings.Builder
 			for _, e := range es {
 				text = append(text, e.json)
-				data += e.bytes
+				data.WriteString(e.bytes)
 			}
 			url := url + "/v2/models/" + d.String() + "/infer"
 			shape := fmt.Sprintf(`"shape":[%d]`, len(es))
@@ -190,8 +190,8 @@ func TestFormsAgree(t *testing.T) {
 					t.Fatalf("%s: %d %s", form, r.code, r.body)
 				}
 				n, err := strconv.Atoi(r.header.Get(lengthHeader))
-				if err != nil || string(r.body[n:]) != data {
-					t.Errorf("%s: got %q, want %q (%v)", form, r.body[min(n, len(r.body)):], data, err)
+				if err != nil || string(r.body[n:]) != data.String() {
+					t.Errorf("%s: got %q, want %q (%v)", form, r.body[min(n, len(r.body)):], data.String(), err)
 				}
 			}
 			head := func(data string) string {
@@ -201,10 +201,10 @@ func TestFormsAgree(t *testing.T) {
 			check("nested", send(t, "POST", url, nil, []byte(head(`"data":[[[`+strings.Join(text, "]\n,\t[")+`]]]`))))
 			check("data first", send(t, "POST", url, nil,
 				[]byte(`{"inputs":[{"data":[`+list+`],"name":"x","datatype":"`+d.String()+`",`+shape+`}]`+outputs+`}`)))
-			tail := head(fmt.Sprintf(`"parameters":{"binary_data_size":%d}`, len(data)))
-			check("tail", send(t, "POST", url, map[string]string{lengthHeader: strconv.Itoa(len(tail))}, []byte(tail+data)))
+			tail := head(fmt.Sprintf(`"parameters":{"binary_data_size":%d}`, len(data.String())))
+			check("tail", send(t, "POST", url, map[string]string{lengthHeader: strconv.Itoa(len(tail))}, []byte(tail+data.String())))
 			if d != serve.Bytes {
-				check("raw", send(t, "POST", url, map[string]string{lengthHeader: "0"}, []byte(data)))
+				check("raw", send(t, "POST", url, map[string]string{lengthHeader: "0"}, []byte(data.String())))
 			}
 
 			back := send(t, "POST", url, nil, []byte(strings.Replace(head(`"data":[`+list+`]`), "true}}]", "false}}]", 1)))

@@ -8,7 +8,7 @@ import (
 var extensions = []string{"binary_tensor_data"}
 
 func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ *call) error {
-	return s.writeJSON(w, http.StatusOK, struct {
+	return s.writeJSON(w, struct {
 		Name       string   `json:"name"`
 		Version    string   `json:"version"`
 		Extensions []string `json:"extensions"`
@@ -18,14 +18,14 @@ func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ *call)
 // The bodies of the health endpoints are disputed; every client reads the status alone.
 
 func (s *Server) live(w http.ResponseWriter, _ *http.Request, _ *call) error {
-	return s.writeJSON(w, http.StatusOK, map[string]bool{"live": true})
+	return s.writeJSON(w, map[string]bool{"live": true})
 }
 
 func (s *Server) isReady(w http.ResponseWriter, _ *http.Request, _ *call) error {
 	if !s.ready.Load() {
 		return failf(http.StatusServiceUnavailable, "the server is not ready")
 	}
-	return s.writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
+	return s.writeJSON(w, map[string]bool{"ready": true})
 }
 
 func (s *Server) modelReady(w http.ResponseWriter, r *http.Request, c *call) error {
@@ -36,7 +36,7 @@ func (s *Server) modelReady(w http.ResponseWriter, r *http.Request, c *call) err
 	if !s.ready.Load() {
 		return failf(http.StatusServiceUnavailable, "the server is not ready")
 	}
-	return s.writeJSON(w, http.StatusOK, struct {
+	return s.writeJSON(w, struct {
 		Name  string `json:"name"`
 		Ready bool   `json:"ready"`
 	}{v.info.Name, true})
@@ -47,7 +47,7 @@ func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request, c *call) 
 	if err != nil {
 		return err
 	}
-	return s.writeJSON(w, http.StatusOK, struct {
+	return s.writeJSON(w, struct {
 		Name       string            `json:"name"`
 		Versions   []string          `json:"versions"`
 		Platform   string            `json:"platform"`

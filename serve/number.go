@@ -196,8 +196,10 @@ func (r *jsonReader) integer(t Datatype, dst []byte) error {
 		return r.errorf("%s is not an integer, as %s asks for", short(string(n.text)), t)
 	}
 	bits := uint(8 * t.Size())
-	var v uint64
-	ok := true
+	var (
+		v  uint64
+		ok bool
+	)
 	if t >= Int8 {
 		var s int64
 		s, ok = n.int64()

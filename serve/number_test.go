@@ -2,6 +2,7 @@ package serve
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -120,10 +121,10 @@ func TestArena(t *testing.T) {
 			t.Errorf("alloc(%d) is not aligned", n)
 		}
 	}
-	if _, err := a.alloc(1 << 20); err != errMemory {
+	if _, err := a.alloc(1 << 20); !errors.Is(err, errMemory) {
 		t.Errorf("beyond the limit: %v", err)
 	}
-	if err := a.reserve(1 << 20); err != errMemory {
+	if err := a.reserve(1 << 20); !errors.Is(err, errMemory) {
 		t.Errorf("reserve beyond the limit: %v", err)
 	}
 	a.free()

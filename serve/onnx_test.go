@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"image"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -166,22 +167,20 @@ func TestONNXTypes(t *testing.T) {
 	}
 	url := startONNX(t, repository(t, files), serve.Options{}, quiet())
 	all := map[serve.Datatype][]element{serve.FP16: {{"", "\x00\x3c"}, {"", "\x00\xfc"}}, serve.BF16: {{"", "\x80\x3f"}}}
-	for d, es := range elements {
-		all[d] = es
-	}
+	maps.Copy(all, elements)
 	for d, es := range all {
 		t.Run(d.String(), func(t *testing.T) {
-			data := ""
+			var data strings.Builder
 			for _, e := range es {
-				data += e.bytes
+				data.WriteString(e.bytes)
 			}
 			head := fmt.Sprintf(`{"inputs":[{"name":"x","shape":[%d],"datatype":"%s","parameters":{"binary_data_size":%d}}],`+
-				`"parameters":{"binary_data_output":true}}`, len(es), d, len(data))
+				`"parameters":{"binary_data_output":true}}`, len(es), d, len(data.String()))
 			for range 3 { // pooled memory comes back
-				r := send(t, "POST", url+"/v2/models/"+names[d]+"/infer", map[string]string{lengthHeader: strconv.Itoa(len(head))}, []byte(head+data))
+				r := send(t, "POST", url+"/v2/models/"+names[d]+"/infer", map[string]string{lengthHeader: strconv.Itoa(len(head))}, []byte(head+data.String()))
 				n, err := strconv.Atoi(r.header.Get(lengthHeader))
-				if r.code != 200 || err != nil || string(r.body[n:]) != data {
-					t.Fatalf("%d %q, want %q", r.code, r.body, data)
+				if r.code != 200 || err != nil || string(r.body[n:]) != data.String() {
+					t.Fatalf("%d %q, want %q", r.code, r.body, data.String())
 				}
 			}
 		})

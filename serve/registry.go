@@ -38,10 +38,10 @@ type version struct {
 
 func newSlot() *slot { return &slot{loading: make(chan struct{}, 1)} }
 
-func (s *slot) get() (*version, error, time.Time) {
+func (s *slot) get() (*version, time.Time, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.v, s.err, s.tried
+	return s.v, s.tried, s.err
 }
 
 func (s *slot) set(v *version, err error) {
@@ -177,7 +177,7 @@ func (s *Server) load(ctx context.Context, sl *slot, name, ver string) (*version
 	case <-ctx.Done():
 		return nil, errGone
 	}
-	v, err, tried := sl.get()
+	v, tried, err := sl.get()
 	if v != nil || err != nil && time.Since(tried) < reloadAfter {
 		return v, err
 	}

@@ -147,7 +147,7 @@ func New(o Options, models ...Model) (_ *Server, err error) {
 }
 
 func listen(addr string) (net.Listener, error) {
-	ln, err := net.Listen("tcp", addr)
+	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("serve: %s is in use by another program: stop it, or choose another address (port 0 takes a free one)", addr)

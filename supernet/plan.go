@@ -173,7 +173,7 @@ func (p *planner) findSpent() {
 	seen := map[int]bool{arch.Input: true, len(p.net.Ops) - 1: true}
 	for i := range slices.Backward(p.steps) {
 		s := &p.steps[i]
-		reads := []int(nil)
+		var reads []int
 		if s.sum != nil {
 			reads = append(slices.Clone(s.sum.in), s.sum.out...) // a Take that nobody reads dies at once
 		} else {

@@ -71,7 +71,7 @@ func evalFunc(cmd *cobra.Command, path string, o evalOptions) error {
 		return err
 	}
 	defer r.sets.Close()
-	images := data.Dataset(r.sets.Test)
+	images := r.sets.Test
 	switch o.split {
 	case "test":
 	case "val":

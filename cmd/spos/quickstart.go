@@ -106,11 +106,11 @@ func (q *quickstart) run(ctx context.Context) error {
 		{"serve", q.serve},
 	} {
 		start := time.Now()
-		q.p.Log.Info("stage: " + stage.name)
+		q.p.Log.Info("stage begins", "stage", stage.name)
 		if err := stage.run(ctx); err != nil {
 			return fmt.Errorf("%s: %w", stage.name, err)
 		}
-		q.p.Log.Info("done: "+stage.name, "seconds", round(time.Since(start).Seconds()))
+		q.p.Log.Info("stage is done", "stage", stage.name, "seconds", round(time.Since(start).Seconds()))
 	}
 	return q.save()
 }

@@ -63,7 +63,7 @@ func TestSaveLatest(t *testing.T) {
 	if _, err := ckpt.Latest(dir); !errors.Is(err, ckpt.ErrNone) {
 		t.Errorf("before any: %v", err)
 	}
-	for step := int64(0); step < 5; step++ {
+	for step := range int64(5) {
 		if _, err := ckpt.Save(dir, snapshot(step*100), 2); err != nil {
 			t.Fatal(err)
 		}

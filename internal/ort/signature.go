@@ -83,7 +83,7 @@ func (s *signature) scanOpset(b []byte) error {
 
 func (s *signature) scanGraph(graph []byte) error {
 	weights := map[string]bool{}
-	name := func(n protowire.Number, b []byte, _ uint64) error {
+	name := func(n protowire.Number, b []byte, _ uint64) error { //nolint:unparam // the type that fields asks for
 		if n == tensName {
 			weights[string(b)] = true
 		}

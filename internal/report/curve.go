@@ -94,14 +94,14 @@ type band struct {
 func (b band) Plot(c draw.Canvas, p *plot.Plot) {
 	x, y := p.Transforms(&c)
 	var top, bottom []vg.Point
-	any := false
+	spread := false
 	for i := range b.mean {
-		any = any || b.se[i] > 0
+		spread = spread || b.se[i] > 0
 		at := x(float64(i + 1))
 		top = append(top, vg.Point{X: at, Y: y(b.mean[i] + b.se[i])})
 		bottom = append(bottom, vg.Point{X: at, Y: y(b.mean[i] - b.se[i])})
 	}
-	if !any {
+	if !spread {
 		return
 	}
 	for i := len(bottom) - 1; i >= 0; i-- {

@@ -62,7 +62,7 @@ func TestTaskLogs(t *testing.T) {
 	task.Set(3, "ignored", "loss", 0.5)
 	task.End()
 	p.Close()
-	if n := strings.Count(out.String(), "\n"); n != 1 || !strings.Contains(out.String(), "msg=train done=3 of=3 loss=0.5") {
+	if n := strings.Count(out.String(), "\n"); n != 1 || !strings.Contains(out.String(), "msg=progress task=train done=3 of=3 loss=0.5") {
 		t.Errorf("%d lines: %s", n, out.String())
 	}
 }

@@ -91,11 +91,11 @@ func (t *Task) Set(done int, status string, attrs ...any) {
 		return
 	}
 	t.last, t.ended = time.Now(), done >= t.total
-	attrs = append([]any{"done", done, "of", t.total}, attrs...)
+	attrs = append([]any{"task", t.name, "done", done, "of", t.total}, attrs...)
 	if left := remaining(t.start, done-t.from, t.total-done); left > 0 && !t.ended {
 		attrs = append(attrs, "left", left.String())
 	}
-	t.log.Info(t.name, attrs...)
+	t.log.Info("progress", attrs...)
 }
 
 // End finishes the task at whatever step it has reached.
