@@ -10,7 +10,7 @@ import (
 )
 
 func main() {
-	passiveOpenMP()
+	boundOpenMP()
 	os.Exit(run())
 }
 
