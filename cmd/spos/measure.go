@@ -17,10 +17,16 @@ import (
 // configured, with random weights, for speed does not depend on them. The
 // cheapest net of the space is the sentinel against drift.
 type meter struct {
-	lm    latency.Meter
-	batch int
-	base  latency.Protocol
+	lm       latency.Meter
+	sentinel *latency.Sentinel
+	unseen   int // nets measured since the sentinel was looked at
+	batch    int
+	base     latency.Protocol
 }
+
+// lookEvery is how many nets are measured between two looks at the sentinel:
+// a search measures one at a time, and a look costs as much.
+const lookEvery = 8
 
 func newMeter(s *arch.Space, r latency.Runner, cache *latency.Cache, c config.Latency, log *slog.Logger) (*meter, error) {
 	p := latency.Screening()
@@ -50,11 +56,9 @@ func newMeter(s *arch.Space, r latency.Runner, cache *latency.Cache, c config.La
 	if err != nil {
 		return nil, err
 	}
-	m.lm = latency.Meter{
-		Runner: r, Cache: cache, Log: log,
-		// A search measures one net at a time: a long rest would stall it.
-		Sentinel: &latency.Sentinel{Model: sentinel, Drift: 0.05, Pause: time.Second, Retries: 1},
-	}
+	// A long rest would stall a search for what is mostly a neighbour's doing.
+	m.sentinel = &latency.Sentinel{Model: sentinel, Drift: 0.05, Pause: 100 * time.Millisecond, Retries: 1}
+	m.lm = latency.Meter{Runner: r, Cache: cache, Log: log}
 	return m, nil
 }
 
@@ -71,11 +75,15 @@ func (m *meter) model(n *arch.Net) (latency.Model, error) {
 	}, err
 }
 
-// efforts are the sessions of one measurement as it becomes more careful.
+// efforts are the sessions of one measurement as it becomes more careful: a
+// search screens and looks again where a limit is undecided, finalists and
+// exported files are confirmed.
 var efforts = [...]int{1, 3, 6}
 
-// confirmation is the effort that finalists and exported files get.
-const confirmation = len(efforts) - 1
+const (
+	searchEfforts = 2
+	confirmation  = len(efforts) - 1
+)
 
 func (m *meter) protocol(effort int) latency.Protocol {
 	p := m.base
@@ -114,7 +122,10 @@ func (m *meter) confirm(ctx context.Context, n *arch.Net) (search.Interval, erro
 }
 
 func (m *meter) measure(ctx context.Context, models []latency.Model, effort int) ([]search.Interval, error) {
-	m.lm.Protocol = m.protocol(effort)
+	m.lm.Protocol, m.lm.Sentinel = m.protocol(effort), nil
+	if m.unseen += len(models); m.unseen >= lookEvery {
+		m.lm.Sentinel, m.unseen = m.sentinel, 0
+	}
 	results, err := m.lm.Measure(ctx, models...)
 	if err != nil {
 		return nil, err

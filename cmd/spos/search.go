@@ -222,7 +222,7 @@ func (s *searcher) history(ctx context.Context, name, file string, m search.Meth
 	budget := s.cfg.Evaluations()
 	seq := search.Run(ctx, s.from.space, m, search.Options{
 		Objective: s.judge.scores,
-		Latency:   search.Below{What: "latency", Unit: "ms", Limit: s.cfg.Limits.LatencyMS, Efforts: len(efforts), Measure: s.meter.nets},
+		Latency:   search.Below{What: "latency", Unit: "ms", Limit: s.cfg.Limits.LatencyMS, Efforts: searchEfforts, Measure: s.meter.nets},
 		Budget:    budget, Journal: appender{journal}, Past: past, Config: s.print,
 	})
 	var trials []search.Trial
