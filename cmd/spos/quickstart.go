@@ -169,6 +169,7 @@ func (q *quickstart) chooseLimit(ctx context.Context) error {
 		return err
 	}
 	defer r.sets.Close()
+	q.sum.Dataset = datasetSummary{r.sets.Name, r.sets.Train.Len(), r.sets.Val.Len(), r.sets.Test.Len()}
 	if q.meter, err = newMeter(r.space, &latency.Local{Runtime: rt}, nil, config.Latency{}, q.p.Log); err != nil {
 		return err
 	}
@@ -239,7 +240,6 @@ func (q *quickstart) export(ctx context.Context) error {
 		return err
 	}
 	defer r.sets.Close()
-	q.sum.Dataset = datasetSummary{r.sets.Name, r.sets.Train.Len(), r.sets.Val.Len(), r.sets.Test.Len()}
 	m, err := r.load()
 	if err != nil {
 		return err
