@@ -14,6 +14,7 @@ import (
 type searchOutcome struct {
 	Dir       string        `json:"dir"`
 	Space     string        `json:"space"`
+	Method    string        `json:"method"`
 	Limit     float64       `json:"latency_limit_ms,omitempty"`
 	Evaluated int           `json:"evaluated"` // by each method
 	Seconds   float64       `json:"seconds"`
@@ -30,7 +31,7 @@ func (o *searchOutcome) write(w io.Writer) error {
 		t.Row(method, string(b.Arch), fmt.Sprintf("%.2f %%", 100*b.Accuracy),
 			fmt.Sprintf("%.3f (%.3f–%.3f)", b.Latency.P50, b.Latency.Low, b.Latency.High), millions(b.MACs), millions(b.Params))
 	}
-	row("search", o.Best)
+	row(o.Method, o.Best)
 	if o.Random != nil {
 		row("random", *o.Random)
 	}
@@ -42,8 +43,8 @@ func millions(n int64) string { return fmt.Sprintf("%.2f M", float64(n)/1e6) }
 
 // draw makes the pictures of the search.
 func (o *searchOutcome) draw(dir string) error {
-	clouds := []report.Cloud{cloud("evolution", o.trials, o.Best)}
-	progress := []report.Progress{{Name: "evolution", Runs: [][]float64{accuracies(o.trials)}}}
+	clouds := []report.Cloud{cloud(o.Method, o.trials, o.Best)}
+	progress := []report.Progress{{Name: o.Method, Runs: [][]float64{accuracies(o.trials)}}}
 	if o.Random != nil {
 		clouds = append(clouds, cloud("random search", o.random, *o.Random))
 		progress = append(progress, report.Progress{Name: "random search", Runs: [][]float64{accuracies(o.random)}})

@@ -90,10 +90,13 @@ type searcher struct {
 func searchRun(ctx context.Context, cfg config.Search, from, dir string, p *cli.Progress) (_ *searchOutcome, err error) {
 	start := time.Now()
 	s := &searcher{cfg: cfg, dir: dir, p: p}
-	if err := s.open(ctx, from); err != nil {
+	err = s.open(ctx, from)
+	if s.from != nil {
+		defer s.from.sets.Close()
+	}
+	if err != nil {
 		return nil, err
 	}
-	defer s.from.sets.Close()
 	rt, err := cli.OpenRuntime()
 	if err != nil {
 		return nil, err
@@ -183,7 +186,7 @@ func (s *searcher) satisfiable(ctx context.Context) error {
 func (s *searcher) run(ctx context.Context, start time.Time) (*searchOutcome, error) {
 	stream := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(s.cfg.Seed, n)) }
 	random := func() search.Method { return search.NewRandom(s.from.space, s.limits, stream(3), 0) }
-	out := &searchOutcome{Dir: s.dir, Limit: s.cfg.Limits.LatencyMS, Space: s.from.space.Name}
+	out := &searchOutcome{Dir: s.dir, Limit: s.cfg.Limits.LatencyMS, Space: s.from.space.Name, Method: s.cfg.Method}
 	method := random()
 	if s.cfg.Method == "evolution" {
 		method = search.NewEvolution(s.from.space, s.limits, stream(2), search.EvolutionOptions{
