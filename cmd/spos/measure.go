@@ -107,13 +107,14 @@ func (m *meter) nets(ctx context.Context, nets []*arch.Net, effort int) ([]searc
 }
 
 // confirm measures a finalist at the big budget, apart from what the search
-// remembers of it: a search that goes on must find what it found before.
-func (m *meter) confirm(ctx context.Context, n *arch.Net) (search.Interval, error) {
+// remembers of it: a search that goes on must find what it found before. Each
+// round is remembered by itself.
+func (m *meter) confirm(ctx context.Context, n *arch.Net, round int) (search.Interval, error) {
 	model, err := m.model(n)
 	if err != nil {
 		return search.Interval{}, err
 	}
-	model.Key = "confirmed/" + model.Key
+	model.Key = fmt.Sprintf("confirmed%d/%s", round, model.Key)
 	found, err := m.measure(ctx, []latency.Model{model}, confirmation)
 	if err != nil {
 		return search.Interval{}, err

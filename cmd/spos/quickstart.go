@@ -69,9 +69,11 @@ func quickstartFunc(cmd *cobra.Command, o quickstartOptions) error {
 		return resumeHint(cmd.Context(), err, cmd.CommandPath())
 	}
 	if o.json {
-		return cli.PrintJSON(cmd, q.sum)
+		err = cli.PrintJSON(cmd, q.sum)
+	} else {
+		err = q.write(cmd.OutOrStdout())
 	}
-	return q.write(cmd.OutOrStdout())
+	return errors.Join(err, q.unproved)
 }
 
 // quickstart is the whole path, each stage a run of its own below the work
@@ -83,6 +85,8 @@ type quickstart struct {
 	meter  *meter
 	subnet *trainOutcome
 	sum    summary
+
+	unproved error // the exported file's latency, where it does not keep to the limit
 }
 
 func (q *quickstart) dir(parts ...string) string {
@@ -273,18 +277,32 @@ func (q *quickstart) proveFile(ctx context.Context, r *restored) error {
 	if err != nil {
 		return err
 	}
+	return q.proveLatency(ctx, text)
+}
+
+// proveLatency measures the file, again after a pause while it is too slow:
+// other work on the machine passes, a slow file does not.
+func (q *quickstart) proveLatency(ctx context.Context, text []byte) error {
 	limit := time.Duration(q.sum.LatencyLimitMS * float64(time.Millisecond))
 	p := q.meter.protocol(confirmation)
-	res, verdict, err := latency.Settle(ctx, q.meter.lm.Runner, latency.Model{Name: q.sum.ONNX.Path, Bytes: text}, limit, p, p)
-	if err != nil {
-		return err
-	}
-	q.sum.ONNX.LatencyMS = interval(res.Estimate)
-	for _, w := range res.Warnings {
-		q.p.Log.Warn("latency of the exported file", "warning", w)
-	}
-	if verdict != latency.Met {
-		return fmt.Errorf("the exported file takes %v ms, the limit is %g ms: %v; is the machine busy?", q.sum.ONNX.LatencyMS, q.sum.LatencyLimitMS, verdict)
+	for round := range confirmRounds {
+		res, verdict, err := latency.Settle(ctx, q.meter.lm.Runner, latency.Model{Name: q.sum.ONNX.Path, Bytes: text}, limit, p, p)
+		if err != nil {
+			return err
+		}
+		q.sum.ONNX.LatencyMS = interval(res.Estimate)
+		if verdict == latency.Met {
+			q.unproved = nil
+			return nil
+		}
+		q.unproved = cli.WithHint(fmt.Errorf("the exported file takes %v ms, the limit is %g ms: %v", q.sum.ONNX.LatencyMS, q.sum.LatencyLimitMS, verdict),
+			"if other work slows the machine, the same command measures again when it is quiet")
+		q.p.Log.Warn("the exported file is too slow now", "latency_ms", q.sum.ONNX.LatencyMS.String(), "limit_ms", q.sum.LatencyLimitMS, "warnings", res.Warnings)
+		if round+1 < confirmRounds {
+			if err := pause(ctx, betweenSlowing); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
