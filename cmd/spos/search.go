@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -88,7 +89,6 @@ type searcher struct {
 // searchRun searches, with a random search of equal budget beside it where
 // configured, confirms the winner's latency and writes the files of the run.
 func searchRun(ctx context.Context, cfg config.Search, from, dir string, p *cli.Progress) (_ *searchOutcome, err error) {
-	start := time.Now()
 	s := &searcher{cfg: cfg, dir: dir, p: p}
 	err = s.open(ctx, from)
 	if s.from != nil {
@@ -126,7 +126,7 @@ func searchRun(ctx context.Context, cfg config.Search, from, dir string, p *cli.
 	}
 	defer model.Close()
 	s.judge = newJudge(s.from.setup, model, cfg.Calibration, cfg.Validation)
-	return s.run(ctx, start)
+	return s.run(ctx)
 }
 
 func (s *searcher) open(ctx context.Context, from string) error {
@@ -183,7 +183,7 @@ func (s *searcher) satisfiable(ctx context.Context) error {
 }
 
 // run searches with each method and settles on a winner.
-func (s *searcher) run(ctx context.Context, start time.Time) (*searchOutcome, error) {
+func (s *searcher) run(ctx context.Context) (*searchOutcome, error) {
 	stream := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(s.cfg.Seed, n)) }
 	random := func() search.Method { return search.NewRandom(s.from.space, s.limits, stream(3), 0) }
 	out := &searchOutcome{Dir: s.dir, Limit: s.cfg.Limits.LatencyMS, Space: s.from.space.Name, Method: s.cfg.Method}
@@ -211,7 +211,10 @@ func (s *searcher) run(ctx context.Context, start time.Time) (*searchOutcome, er
 		}
 		out.Random = &w
 	}
-	out.Evaluated, out.Seconds = s.cfg.Evaluations(), time.Since(start).Seconds()
+	out.Evaluated = s.cfg.Evaluations()
+	for _, t := range slices.Concat(out.trials, out.random) {
+		out.Seconds += t.Seconds // the journal knows those of an interrupted search, too
+	}
 	return out, s.save(out)
 }
 
