@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/vbauerster/mpb/v8"
 )
 
 func TestPrintError(t *testing.T) {
@@ -64,6 +66,25 @@ func TestTaskLogs(t *testing.T) {
 	p.Close()
 	if n := strings.Count(out.String(), "\n"); n != 1 || !strings.Contains(out.String(), "msg=progress task=train done=3 of=3 loss=0.5") {
 		t.Errorf("%d lines: %s", n, out.String())
+	}
+}
+
+// TestTaskBars draws a bar: a decorator that asks the bar it belongs to would
+// wait for ever.
+func TestTaskBars(t *testing.T) {
+	var out bytes.Buffer
+	p := &Progress{
+		Log:  slog.New(slog.DiscardHandler),
+		bars: mpb.New(mpb.WithOutput(&out), mpb.WithAutoRefresh(), mpb.WithRefreshRate(time.Millisecond)),
+	}
+	task := p.Task("train", 3, 0)
+	for i := 1; i <= 3; i++ {
+		task.Set(i, "loss 0.5")
+	}
+	task.End()
+	p.bars.Wait()
+	if !strings.Contains(out.String(), "train") || !strings.Contains(out.String(), "3/3") {
+		t.Errorf("drawn: %q", out.String())
 	}
 }
 

@@ -67,7 +67,7 @@ func (p *Progress) Task(name string, total, from int) *Task {
 			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
 			mpb.AppendDecorators(
 				decor.CountersNoUnit("%d/%d", decor.WCSyncSpace),
-				decor.Any(func(decor.Statistics) string { return t.left() }, decor.WCSyncSpace),
+				decor.Any(func(s decor.Statistics) string { return t.left(int(s.Current)) }, decor.WCSyncSpace),
 				decor.Any(func(decor.Statistics) string { t.mu.Lock(); defer t.mu.Unlock(); return "  " + t.status }),
 			))
 		t.bar.SetCurrent(int64(from))
@@ -105,8 +105,10 @@ func (t *Task) End() {
 	}
 }
 
-func (t *Task) left() string {
-	if left := remaining(t.start, int(t.bar.Current())-t.from, t.total-int(t.bar.Current())); left > 0 {
+// left runs while the bar is drawn, when asking the bar itself would wait for
+// ever.
+func (t *Task) left(done int) string {
+	if left := remaining(t.start, done-t.from, t.total-done); left > 0 {
 		return left.String() + " left"
 	}
 	return time.Since(t.start).Round(time.Second).String()
