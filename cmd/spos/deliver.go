@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"image"
-	"image/png"
 	"io"
 	"net/http"
 	"slices"
@@ -17,7 +15,6 @@ import (
 
 	"spos/cmd/internal/cli"
 	"spos/internal/data"
-	"spos/internal/imaging"
 	"spos/search"
 	"spos/serve"
 )
@@ -65,12 +62,12 @@ func (q *quickstart) deliver(ctx context.Context, url string, d data.Dataset, ta
 		if err != nil {
 			return err
 		}
-		body, err := encodePNG(im)
-		if err != nil {
+		var body bytes.Buffer
+		if err := im.EncodePNG(&body); err != nil {
 			return err
 		}
 		start := time.Now()
-		class, err := classify(ctx, url, body)
+		class, err := classify(ctx, url, body.Bytes())
 		if err != nil {
 			return fmt.Errorf("%s: %w", data.Name(d, i), err)
 		}
@@ -117,20 +114,4 @@ func classify(ctx context.Context, url string, body []byte) (int, error) {
 		return 0, fmt.Errorf("the server's answer has %d predictions, not one: %s", len(answer.Predictions), text)
 	}
 	return answer.Predictions[0].Index, nil
-}
-
-// encodePNG writes a stored image without loss.
-func encodePNG(im imaging.Image) ([]byte, error) {
-	var out bytes.Buffer
-	if im.C == 1 {
-		err := png.Encode(&out, &image.Gray{Pix: im.Pix, Stride: im.W, Rect: image.Rect(0, 0, im.W, im.H)})
-		return out.Bytes(), err
-	}
-	rgba := image.NewNRGBA(image.Rect(0, 0, im.W, im.H))
-	for i := range im.W * im.H {
-		copy(rgba.Pix[4*i:], im.Pix[3*i:3*i+3])
-		rgba.Pix[4*i+3] = 255
-	}
-	err := png.Encode(&out, rgba)
-	return out.Bytes(), err
 }
