@@ -29,7 +29,7 @@ func Random(n *arch.Net, seed uint64) Weights {
 		}
 		w := o.Weight.Init
 		fanIn := float64(o.Kernel * o.Kernel * o.In.C / o.Groups)
-		v := fanIn * (float64(w.Mean*w.Mean) + float64(w.Std*w.Std)) * inputSquare(o.Inputs[0], square)
+		v := fanIn * (float64(w.Mean*w.Mean) + float64(w.Deviation()*w.Deviation())) * inputSquare(o.Inputs[0], square)
 		if v == 0 {
 			v = 1
 		}
@@ -106,7 +106,7 @@ func (r random) draw(p arch.Param, z float64) float64 {
 	stray := float64(spread * z)
 	switch p.Role {
 	case arch.ConvWeight, arch.DepthwiseWeight, arch.LinearWeight:
-		return p.Init.Mean + float64(p.Init.Std*z)
+		return p.Init.Mean + float64(p.Init.Deviation()*z)
 	case arch.NormGamma:
 		return p.Init.Mean * (1 + stray)
 	case arch.NormBeta, arch.LinearBias:

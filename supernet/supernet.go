@@ -166,6 +166,9 @@ func initial(p arch.Param, seed uint64) []float32 {
 		if p.Init.Std != 0 {
 			v += p.Init.Std * r.NormFloat64()
 		}
+		if p.Init.Bound != 0 {
+			v += p.Init.Bound * (2*r.Float64() - 1)
+		}
 		data[i] = float32(v)
 	}
 	return data

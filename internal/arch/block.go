@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // The library of candidate blocks. A block is built into a segment: ops whose
@@ -12,6 +13,7 @@ import (
 const (
 	wireDeinterleave = "deinterleave"
 	wireShuffle      = "shuffle"
+	wireMainFirst    = "main_first"
 	projectInput     = "input"
 	projectHalf      = "half"
 
@@ -27,6 +29,14 @@ func (c CandidateSpec) validate(hasShuffle bool) error {
 			return fmt.Errorf("kernel %d is not an odd number in 1..31", c.Kernel)
 		}
 		return nil
+	}
+	if len(c.WidthScales) > 0 && c.Block != blockShuffle && c.Block != blockXception {
+		return fmt.Errorf("width_scales: only %s and %s blocks have them", blockShuffle, blockXception)
+	}
+	for _, w := range c.WidthScales {
+		if !(w > 0 && w <= maxWidthScale) {
+			return fmt.Errorf("width_scales: %v is not in (0, %d]", w, maxWidthScale)
+		}
 	}
 	switch c.Block {
 	case blockShuffle, blockXception:
@@ -64,7 +74,13 @@ type builder struct {
 	in    Shape
 	block int
 	ops   []Op
+	// wide is the width that a value has in the supernet, where this candidate
+	// takes the leading channels of it. Nil builds the stand-alone net.
+	wide map[int]int
 }
+
+// width is how many channels the supernet has of value v.
+func (b *builder) width(v int) int { return max(b.shape(v).C, b.wide[v]) }
 
 func (b *builder) shape(v int) Shape {
 	if v == Input {
@@ -80,28 +96,52 @@ func (b *builder) push(op Op) int {
 	return len(b.ops) - 1
 }
 
-// convSpec is a convolution to be pushed; zero Groups means one.
+// convSpec is a convolution to be pushed. wide is the width of its output in
+// the supernet where that is more than out.
 type convSpec struct {
-	out, kernel, stride int
-	depthwise           bool
-	act                 Act
+	out, wide, kernel, stride int
+	depthwise                 bool
+	act                       Act
 }
 
 func (b *builder) conv(name string, v int, c convSpec) int {
 	in := b.shape(v)
-	groups, role := 1, ConvWeight
+	inputs, wideInputs, groups, role := in.C, b.width(v), 1, ConvWeight
 	if c.depthwise {
-		groups, role, c.out = in.C, DepthwiseWeight, in.C
+		c.out, c.wide = in.C, b.width(v)
+		inputs, wideInputs, groups, role = 1, 1, in.C, DepthwiseWeight
+	}
+	if b.wide == nil {
+		c.wide = 0
 	}
 	side := func(n int) int { return (n-1)/c.stride + 1 }
-	shape := []int{c.out, in.C / groups, c.kernel, c.kernel}
-	weight := View{Param: Param{Name: name + ".weight", Shape: shape, Role: role, Init: b.convInit(name, shape)}}
-	return b.push(Op{
+	shape := []int{max(c.out, c.wide), wideInputs, c.kernel, c.kernel}
+	weight := leading(Param{Name: name + ".weight", Shape: shape, Role: role, Init: b.convInit(name, shape)}, c.out, inputs)
+	op := b.push(Op{
 		Name: name, Kind: Conv, Inputs: []int{v},
 		Out:    Shape{c.out, side(in.H), side(in.W)},
 		Kernel: c.kernel, Stride: c.stride, Pad: c.kernel / 2, Groups: groups,
-		Act: c.act, Weight: &weight, Norm: b.norm(name, c.out),
+		Act: c.act, Weight: &weight, Norm: b.norm(name, shape[0], c.out),
 	})
+	if c.wide > c.out {
+		b.wide[op] = c.wide
+	}
+	return op
+}
+
+// leading is the view of the first elements along the first dimensions.
+func leading(p Param, take ...int) View {
+	if slices.Equal(p.Shape[:len(take)], take) {
+		return View{Param: p}
+	}
+	v := View{Param: p}
+	for _, n := range p.Shape {
+		v.Take = append(v.Take, Span{Len: n})
+	}
+	for d, n := range take {
+		v.Take[d].Len = n
+	}
+	return v
 }
 
 // firstConv is the name of the convolution that reads the image: the one that
@@ -109,13 +149,14 @@ func (b *builder) conv(name string, v int, c convSpec) int {
 const firstConv = "stem.0"
 
 func (b *builder) convInit(name string, shape []int) Init {
+	area := shape[2] * shape[3]
 	switch {
-	case b.spec.Init == InitKaiming:
-		fanOut := float64(shape[0] * shape[2] * shape[3])
-		if shape[1] == 1 { // depthwise: each output channel feeds k×k positions
-			fanOut = float64(shape[2] * shape[3])
-		}
-		return Init{Std: math.Sqrt(2 / fanOut)}
+	case b.spec.Init == InitKaiming && shape[1] == 1: // depthwise: each output channel feeds k×k positions
+		return Init{Std: math.Sqrt(2 / float64(area))}
+	case b.spec.Init == InitKaiming, b.spec.Init == InitMMCV:
+		return Init{Std: math.Sqrt(2 / float64(shape[0]*area))}
+	case b.spec.Init == InitTorch:
+		return Init{Bound: 1 / math.Sqrt(float64(shape[1]*area))}
 	case name == firstConv:
 		return Init{Std: 0.01}
 	default:
@@ -123,13 +164,13 @@ func (b *builder) convInit(name string, shape []int) Init {
 	}
 }
 
-func (b *builder) norm(name string, c int) *Norm {
-	beta := 0.0001
-	if b.spec.Init == InitKaiming {
-		beta = 0
+func (b *builder) norm(name string, wide, c int) *Norm {
+	beta := 0.0
+	if b.spec.Init == InitSPOS {
+		beta = 0.0001
 	}
 	p := func(suffix string, role Role, start float64) View {
-		return View{Param: Param{Name: name + ".bn." + suffix, Shape: []int{c}, Role: role, Init: Init{Mean: start}}}
+		return leading(Param{Name: name + ".bn." + suffix, Shape: []int{wide}, Role: role, Init: Init{Mean: start}}, c)
 	}
 	gamma, betaView := p("weight", NormGamma, 1), p("bias", NormBeta, beta)
 	return &Norm{
@@ -168,66 +209,91 @@ func (b *builder) build(prefix string, c CandidateSpec, v, out, stride int) (int
 	}
 }
 
-// shuffleBlock is a ShuffleNetV2 block as SPOS and mmrazor build it: a main branch beside an identity
-// (stride 1) or a projection (stride 2), joined along the channels.
+// shuffleBlock is a ShuffleNetV2 block as SPOS and mmrazor build it: a main
+// branch beside an identity (stride 1) or a projection (stride 2), joined along
+// the channels.
 func (b *builder) shuffleBlock(prefix string, c CandidateSpec, v, out, stride int) (int, error) {
 	in := b.shape(v)
-	wire := b.spec.Shuffle
 	if out%2 != 0 || stride == 1 && in.C%4 != 0 {
 		return 0, fmt.Errorf("a shuffle block needs an even width and a stride-1 one a multiple of four: %d in, %d out: %w", in.C, out, ErrSpec)
 	}
-	mid, kernel := out/2, c.Kernel
-	if c.Block == blockXception && kernel == 0 {
-		kernel = 3
+	if c.Block == blockXception && c.Kernel == 0 {
+		c.Kernel = 3
 	}
-	var kept, main, mainOut int
-	switch {
-	case stride == 1 && in.C == out:
-		half := in.C / 2
-		if wire.Wiring == wireDeinterleave {
-			kept, main = b.take(prefix+".keep", v, 0, 2, half), b.take(prefix+".split", v, 1, 2, half)
-		} else {
-			kept, main = b.take(prefix+".keep", v, 0, 1, half), b.take(prefix+".split", v, half, 1, half)
-		}
-		mainOut = out - half
-	default:
+	var kept, main int
+	if stride == 1 {
+		kept, main = b.split(prefix, v)
+	} else {
 		width := in.C
-		if wire.Projection == projectHalf {
+		if b.spec.Shuffle.Projection == projectHalf {
 			width = out / 2
 		}
-		if width >= out {
-			return 0, fmt.Errorf("a projection of %d channels leaves none of %d to the main branch: %w", width, out, ErrSpec)
-		}
-		kept = b.conv(prefix+".proj.0", v, convSpec{depthwise: true, kernel: kernel, stride: stride})
+		kept = b.conv(prefix+".proj.0", v, convSpec{depthwise: true, kernel: c.Kernel, stride: stride})
 		kept = b.conv(prefix+".proj.1", kept, convSpec{out: width, kernel: 1, stride: 1, act: ReLU})
-		main, mainOut = v, out-width
+		main = v
 	}
-	if c.Block == blockXception {
-		main = b.xceptionBranch(prefix, main, mid, mainOut, kernel, stride)
-	} else {
-		main = b.conv(prefix+".main.0", main, convSpec{out: mid, kernel: 1, stride: 1, act: ReLU})
-		main = b.conv(prefix+".main.1", main, convSpec{depthwise: true, kernel: kernel, stride: stride})
-		main = b.conv(prefix+".main.2", main, convSpec{out: mainOut, kernel: 1, stride: 1, act: ReLU})
+	mainOut := out - b.shape(kept).C
+	if mainOut < 1 {
+		return 0, fmt.Errorf("the other branch's %d channels leave none of %d to the main branch: %w", b.shape(kept).C, out, ErrSpec)
 	}
-	joined := b.concat(prefix+".concat", kept, main)
-	if wire.Wiring == wireShuffle {
-		joined = b.push(Op{Name: prefix + ".shuffle", Kind: Shuffle, Inputs: []int{joined}, Out: b.shape(joined), Groups: 2})
+	main = b.mainBranch(prefix, c, main, out/2, mainOut, stride)
+	switch b.spec.Shuffle.Wiring {
+	case wireMainFirst:
+		return b.concat(prefix+".concat", main, kept), nil
+	case wireShuffle:
+		joined := b.concat(prefix+".concat", kept, main)
+		return b.push(Op{Name: prefix + ".shuffle", Kind: Shuffle, Inputs: []int{joined}, Out: b.shape(joined), Groups: 2}), nil
+	default:
+		return b.concat(prefix+".concat", kept, main), nil
 	}
-	return joined, nil
 }
 
-func (b *builder) xceptionBranch(prefix string, v, mid, out, kernel, stride int) int {
-	for i := range 3 {
-		width := mid
-		if i == 2 {
-			width = out
-		}
-		v = b.conv(fmt.Sprintf("%s.main.%d", prefix, 2*i), v, convSpec{depthwise: true, kernel: kernel, stride: stride})
-		v = b.conv(fmt.Sprintf("%s.main.%d", prefix, 2*i+1), v, convSpec{out: width, kernel: 1, stride: 1, act: ReLU})
-		stride = 1
+// split halves the input of a stride-1 block: what is kept and what the main
+// branch reads.
+func (b *builder) split(prefix string, v int) (kept, main int) {
+	half := b.shape(v).C / 2
+	keep, read, step := 0, 1, 2
+	switch b.spec.Shuffle.Wiring {
+	case wireShuffle:
+		keep, read, step = 0, half, 1
+	case wireMainFirst:
+		keep, read = 1, 0
 	}
+	return b.take(prefix+".keep", v, keep, step, half), b.take(prefix+".split", v, read, step, half)
+}
+
+// mainBranch computes out channels from value v through layers of a middle
+// width: half, times the candidate's scale, rounded down.
+func (b *builder) mainBranch(prefix string, c CandidateSpec, v, half, out, stride int) int {
+	mid, wide := half, half
+	if n := len(c.WidthScales); n > 0 {
+		mid = scaled(half, c.scale)
+		wide = scaled(half, slices.Max(c.WidthScales))
+	}
+	i := 0
+	name := func() string { i++; return fmt.Sprintf("%s.main.%d", prefix, i-1) }
+	pointwise := func(out, wide int) {
+		v = b.conv(name(), v, convSpec{out: out, wide: wide, kernel: 1, stride: 1, act: ReLU})
+	}
+	depthwise := func(stride int) {
+		v = b.conv(name(), v, convSpec{depthwise: true, kernel: c.Kernel, stride: stride})
+	}
+	if c.Block == blockXception {
+		depthwise(stride)
+		pointwise(mid, wide)
+		depthwise(1)
+		pointwise(mid, wide)
+		depthwise(1)
+	} else {
+		pointwise(mid, wide)
+		depthwise(stride)
+	}
+	pointwise(out, out)
 	return v
 }
+
+// scaled is the middle width that the released networks have: truncated.
+func scaled(half int, scale float64) int { return max(1, int(float64(half)*scale)) }
 
 // mbconv is MobileNetV2's inverted residual: expand, depthwise, project.
 func (b *builder) mbconv(prefix string, c CandidateSpec, v, out, stride int) int {

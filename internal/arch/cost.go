@@ -1,6 +1,6 @@
 package arch
 
-// Counter is one published way to count FLOPs , as published.
+// Counter is one published way to count FLOPs.
 type Counter string
 
 // The counters.
@@ -119,7 +119,7 @@ func (s *Space) FixedCost() Cost { c := s.stem.cost(); c.add(s.tail.cost()); ret
 // BlockCost is what candidate choice of a block adds to a net. Every field but
 // ActivationBytes, which stays zero, is additive: a net's cost is the fixed
 // cost plus one term a block.
-func (s *Space) BlockCost(block, choice int) Cost { return s.blocks[block].candidates[choice].cost() }
+func (s *Space) BlockCost(block, choice int) Cost { return s.blocks[block].alone[choice].cost() }
 
 func (seg segment) cost() Cost {
 	var c Cost

@@ -3,6 +3,7 @@ package arch
 import (
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 )
 
@@ -98,9 +99,12 @@ const (
 // statistics are buffers.
 func (r Role) Trainable() bool { return r < RunningMean }
 
-// Init is how a tensor starts: normal with this mean and standard deviation,
-// or the constant Mean where Std is zero.
-type Init struct{ Mean, Std float64 }
+// Init is how a tensor starts: Mean, plus a normal of this standard deviation,
+// plus a uniform in ±Bound. At most one of the two is not zero.
+type Init struct{ Mean, Std, Bound float64 }
+
+// Deviation is the standard deviation of the draw.
+func (i Init) Deviation() float64 { return math.Sqrt(i.Std*i.Std + i.Bound*i.Bound/3) }
 
 // Param is one tensor of the supernet, float32, row-major.
 type Param struct {

@@ -2,6 +2,7 @@ package arch
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -20,12 +21,13 @@ type Space struct {
 	tail   segment
 }
 
-// block is one choice block with every candidate built.
+// block is one choice block with every candidate built, as the supernet runs
+// it and as it stands alone.
 type block struct {
-	stage      int
-	names      []string
-	candidates []segment
-	keeps      bool // stride one and as many channels out as in
+	stage             int
+	names             []string
+	candidates, alone []segment
+	keeps             bool // stride one and as many channels out as in
 }
 
 // NewSpace checks a specification and builds every candidate of every block.
@@ -42,11 +44,7 @@ func NewSpace(spec Spec) (*Space, error) {
 	}
 	for i, st := range spec.Stages {
 		for j := range st.Blocks {
-			stride := 1
-			if j == 0 {
-				stride = st.Stride
-			}
-			if at, err = s.addBlock(i, st, stride, at); err != nil {
+			if at, err = s.addBlock(i, st, j == 0, at); err != nil {
 				return nil, fmt.Errorf("space %q: stages[%d], block %d: %w", spec.Name, i, j, err)
 			}
 		}
@@ -77,33 +75,36 @@ func (s *Space) layers(part string, ls []LayerSpec, in Shape) (segment, Shape, e
 	return segment{b.ops, v}, b.shape(v), nil
 }
 
-func (s *Space) addBlock(stage int, st StageSpec, stride int, in Shape) (Shape, error) {
+func (s *Space) addBlock(stage int, st StageSpec, first bool, in Shape) (Shape, error) {
+	stride := 1
+	if first {
+		stride = st.Stride
+	}
 	bl := block{stage: stage, keeps: stride == 1 && in.C == st.Out}
 	out := in
-	for _, c := range s.spec.choices(st) {
-		b := &builder{spec: &s.spec, in: in, block: len(s.blocks)}
-		v, err := b.build(fmt.Sprintf("blocks.%d.%s", len(s.blocks), c.Name), c, Input, st.Out, stride)
-		if err != nil {
-			return in, fmt.Errorf("candidate %q: %w", c.Name, err)
+	for _, c := range s.spec.choices(st, first) {
+		if slices.Contains(bl.names, c.Name) {
+			return in, fmt.Errorf("candidate %q is there twice: %w", c.Name, ErrSpec)
 		}
-		out = b.shape(v)
+		base, _, _ := strings.Cut(c.Name, "@") // widths of one candidate share tensors
+		prefix := fmt.Sprintf("blocks.%d.%s", len(s.blocks), base)
+		for _, wide := range []map[int]int{{}, nil} {
+			b := &builder{spec: &s.spec, in: in, block: len(s.blocks), wide: wide}
+			v, err := b.build(prefix, c, Input, st.Out, stride)
+			if err != nil {
+				return in, fmt.Errorf("candidate %q: %w", c.Name, err)
+			}
+			out = b.shape(v)
+			if seg := (segment{b.ops, v}); wide == nil {
+				bl.alone = append(bl.alone, seg)
+			} else {
+				bl.candidates = append(bl.candidates, seg)
+			}
+		}
 		bl.names = append(bl.names, c.Name)
-		bl.candidates = append(bl.candidates, segment{b.ops, v})
 	}
 	s.blocks = append(s.blocks, bl)
 	return out, nil
-}
-
-// choices is the candidates of one stage, in the order of their indices.
-func (s *Spec) choices(st StageSpec) []CandidateSpec {
-	if st.Choices == nil {
-		return s.Candidates
-	}
-	cs := make([]CandidateSpec, len(st.Choices))
-	for i, name := range st.Choices {
-		cs[i] = s.Candidates[slices.IndexFunc(s.Candidates, func(c CandidateSpec) bool { return c.Name == name })]
-	}
-	return cs
 }
 
 // addHead appends global pool, dropout and linear to the tail.
@@ -114,18 +115,32 @@ func (s *Space) addHead(in Shape) {
 		ops, v, in = append(ops, op), len(ops), op.Out
 	}
 	push(Op{Name: "pool", Kind: GlobalPool, Out: Shape{in.C, 1, 1}})
-	if p := s.spec.Head.Dropout; p > 0 {
-		push(Op{Name: "dropout", Kind: Dropout, Out: in, Rate: p})
+	if p := s.dropout(); p[0] > 0 || p[1] > 0 {
+		push(Op{Name: "dropout", Kind: Dropout, Out: in, Rate: p[0]})
+	}
+	weight, bias := Init{Std: 0.01}, Init{}
+	if s.spec.Init == InitTorch {
+		weight = Init{Bound: 1 / math.Sqrt(float64(in.C))}
+		bias = weight
 	}
 	head := Op{
 		Name: "head", Kind: Linear, Out: Shape{s.Classes, 1, 1},
-		Weight: &View{Param: Param{Name: "head.weight", Shape: []int{s.Classes, in.C}, Role: LinearWeight, Init: Init{Std: 0.01}}},
+		Weight: &View{Param: Param{Name: "head.weight", Shape: []int{s.Classes, in.C}, Role: LinearWeight, Init: weight}},
 	}
 	if s.spec.Head.Bias {
-		head.Bias = &View{Param: Param{Name: "head.bias", Shape: []int{s.Classes}, Role: LinearBias}}
+		head.Bias = &View{Param: Param{Name: "head.bias", Shape: []int{s.Classes}, Role: LinearBias, Init: bias}}
 	}
 	push(head)
 	s.tail = segment{ops, v}
+}
+
+// dropout is the rate of the stand-alone net and that of the supernet.
+func (s *Space) dropout() [2]float64 {
+	h := s.spec.Head
+	if h.SupernetDropout != nil {
+		return [2]float64{h.Dropout, *h.SupernetDropout}
+	}
+	return [2]float64{h.Dropout, h.Dropout}
 }
 
 // Spec is the specification that the space was made from.
@@ -192,9 +207,13 @@ func (s *Space) listChoices(i int) string {
 	return strings.Join(list, ", ")
 }
 
-// Net spells a out as a stand-alone net, all norms affine. Errors wrap
-// [ErrNotInSpace] and name the choice.
+// Net spells a out as a stand-alone net: all norms affine, every tensor as wide
+// as the net uses it. Errors wrap [ErrNotInSpace] and name the choice.
 func (s *Space) Net(a Arch) (*Net, error) {
+	return s.assemble(a, func(b *block) []segment { return b.alone })
+}
+
+func (s *Space) assemble(a Arch, candidates func(*block) []segment) (*Net, error) {
 	choices, err := s.choose(a)
 	if err != nil {
 		return nil, err
@@ -202,7 +221,7 @@ func (s *Space) Net(a Arch) (*Net, error) {
 	n := &Net{Space: s.Name, Arch: a, In: s.In}
 	v := n.join(s.stem, Input)
 	for i, c := range choices {
-		v = n.join(s.blocks[i].candidates[c], v)
+		v = n.join(candidates(&s.blocks[i])[c], v)
 	}
 	n.join(s.tail, v)
 	return n, nil
@@ -228,16 +247,22 @@ func (n *Net) join(seg segment, v int) int {
 	return move(seg.out)
 }
 
-// Path is [Space.Net] as the supernet runs it: without gamma and beta where
-// the space's supernet has none.
+// Path is a as the supernet runs it: parts of the supernet's tensors, without
+// gamma and beta and with another dropout where the space's supernet has it so.
 func (s *Space) Path(a Arch) (*Net, error) {
-	n, err := s.Net(a)
-	if err == nil && !s.spec.Norm.SupernetAffine {
-		for i := range n.Ops {
+	n, err := s.assemble(a, func(b *block) []segment { return b.candidates })
+	if err != nil {
+		return nil, err
+	}
+	for i := range n.Ops {
+		if !s.spec.Norm.SupernetAffine {
 			n.Ops[i].Norm = n.Ops[i].Norm.plain()
 		}
+		if n.Ops[i].Kind == Dropout {
+			n.Ops[i].Rate = s.dropout()[1]
+		}
 	}
-	return n, err
+	return n, nil
 }
 
 func (n *Norm) plain() *Norm {
@@ -249,17 +274,21 @@ func (n *Norm) plain() *Norm {
 	return &p
 }
 
-// Params lists every tensor of the supernet: stem, the candidates of each
+// Params lists every tensor of the supernet once: stem, the candidates of each
 // block in turn, tail and head.
 func (s *Space) Params() []Param {
 	var ps []Param
+	seen := map[string]bool{}
 	add := func(seg segment) {
 		for _, op := range seg.ops {
 			if !s.spec.Norm.SupernetAffine {
 				op.Norm = op.Norm.plain()
 			}
 			for _, v := range op.views() {
-				ps = append(ps, v.Param)
+				if !seen[v.Name] {
+					seen[v.Name] = true
+					ps = append(ps, v.Param)
+				}
 			}
 		}
 	}

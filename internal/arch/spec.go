@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // Spec is a search space as its YAML file spells it (configs/space/*.yaml).
@@ -30,11 +32,16 @@ type Spec struct {
 type InitRule string
 
 // The rules. Norms start at gamma one; beta at 0.0001 under InitSPOS as the
-// official code has it, and at zero under InitKaiming.
+// official code has it, and at zero under the others. A linear layer's weight
+// is N(0, 0.01) and its bias zero, except under InitTorch.
 const (
-	InitSPOS    InitRule = "spos"    // stem N(0, 0.01), other convolutions N(0, 1/shape[1]), linear N(0, 0.01)
-	InitKaiming InitRule = "kaiming" // convolutions N(0, √(2/fan_out)), linear N(0, 0.01)
+	InitSPOS    InitRule = "spos"    // stem N(0, 0.01), other convolutions N(0, 1/shape[1]), depthwise ones too
+	InitKaiming InitRule = "kaiming" // convolutions N(0, √(2/fan_out)), fan_out counting a depthwise one's single group
+	InitMMCV    InitRule = "mmcv"    // convolutions N(0, √(2/(k²·out))), depthwise ones too: mmcv's kaiming_init
+	InitTorch   InitRule = "torch"   // everything uniform in ±1/√fan_in: what PyTorch's modules do by themselves
 )
+
+var initRules = []InitRule{InitSPOS, InitKaiming, InitMMCV, InitTorch}
 
 // NormSpec sets every batch norm of the space.
 type NormSpec struct {
@@ -45,13 +52,15 @@ type NormSpec struct {
 	SupernetAffine bool `yaml:"supernet_affine" json:"supernet_affine"`
 }
 
-// ShuffleSpec is the wiring of shuffle blocks. The two published ones are the
-// same function class up to a permutation of channels, except for the width
-// of the projection in a stride-2 block.
+// ShuffleSpec is the wiring of shuffle blocks. The published ones are the same
+// function class up to a permutation of channels, except for the width of the
+// projection in a stride-2 block.
 type ShuffleSpec struct {
 	// Wiring is "deinterleave" (at the entry of a stride-1 block even channels
-	// pass and odd ones enter the main branch; official SPOS) or "shuffle"
-	// (halves at the entry, channel shuffle at every exit; mmrazor).
+	// pass and odd ones enter the main branch, which comes second at the exit;
+	// official SPOS), "main_first" (even ones enter the main branch, which comes
+	// first at the exit; ShunLu91's code for CIFAR-10) or "shuffle" (halves at
+	// the entry, channel shuffle at every exit; mmrazor).
 	Wiring string `yaml:"wiring" json:"wiring"`
 	// Projection is the width of a stride-2 block's projection branch: "input"
 	// (as many channels as enter; official) or "half" (half of those that
@@ -77,6 +86,13 @@ type CandidateSpec struct {
 	Kernel int    `yaml:"kernel" json:"kernel,omitempty"`
 	Expand int    `yaml:"expand" json:"expand,omitempty"`
 	Act    string `yaml:"act" json:"act,omitempty"`
+	// WidthScales makes one candidate of each number, NAME@NUMBER, whose middle
+	// layers are that many times half the block's output wide. They share
+	// tensors of the greatest width, of which each takes the leading channels
+	// (SPOS, section 3.4).
+	WidthScales []float64 `yaml:"width_scales,omitempty,flow" json:"width_scales,omitempty"`
+
+	scale float64 // of one candidate
 }
 
 // StageSpec is a run of choice blocks of one width. The first has the stage's
@@ -85,14 +101,19 @@ type StageSpec struct {
 	Out    int `yaml:"out" json:"out"`
 	Blocks int `yaml:"blocks" json:"blocks"`
 	Stride int `yaml:"stride" json:"stride"`
-	// Choices names the candidates of this stage; absent means all, in order.
+	// Choices names the candidates of this stage; absent means all, in order. A
+	// name without its @NUMBER means all of its widths.
 	Choices []string `yaml:"choices,omitempty,flow" json:"choices,omitempty"`
+	// FirstChoices are those of the stage's first block, where they differ.
+	FirstChoices []string `yaml:"first_choices,omitempty,flow" json:"first_choices,omitempty"`
 }
 
 // HeadSpec is what follows the tail: global pool, dropout, linear.
 type HeadSpec struct {
 	Dropout float64 `yaml:"dropout" json:"dropout"`
-	Bias    bool    `yaml:"bias" json:"bias"`
+	// SupernetDropout is the supernet's, where it differs.
+	SupernetDropout *float64 `yaml:"supernet_dropout,omitempty" json:"supernet_dropout,omitempty"`
+	Bias            bool     `yaml:"bias" json:"bias"`
 }
 
 // ErrSpec is wrapped by every error about a malformed [Spec].
@@ -105,6 +126,7 @@ const (
 	maxChannels   = 65536
 	maxBlocks     = 512
 	maxCandidates = 36
+	maxWidthScale = 16
 )
 
 func (s *Spec) validate() error {
@@ -121,22 +143,24 @@ func (s *Spec) validate() error {
 	if s.Classes < 1 || s.Classes > maxChannels {
 		bad("classes: %d is not in 1..%d", s.Classes, maxChannels)
 	}
-	if s.Init != InitSPOS && s.Init != InitKaiming {
-		bad("init: %q is neither %q nor %q", s.Init, InitSPOS, InitKaiming)
+	if !slices.Contains(initRules, s.Init) {
+		bad("init: %q is none of %v", s.Init, initRules)
 	}
 	if s.Norm.Eps <= 0 || s.Norm.Momentum <= 0 || s.Norm.Momentum > 1 {
 		bad("norm: eps %g and momentum %g: eps must be positive, momentum in (0, 1]", s.Norm.Eps, s.Norm.Momentum)
 	}
 	if sh := s.Shuffle; sh != nil {
-		if sh.Wiring != wireDeinterleave && sh.Wiring != wireShuffle {
-			bad("shuffle.wiring: %q is neither %q nor %q", sh.Wiring, wireDeinterleave, wireShuffle)
+		if wirings := []string{wireDeinterleave, wireMainFirst, wireShuffle}; !slices.Contains(wirings, sh.Wiring) {
+			bad("shuffle.wiring: %q is none of %v", sh.Wiring, wirings)
 		}
 		if sh.Projection != projectInput && sh.Projection != projectHalf {
 			bad("shuffle.projection: %q is neither %q nor %q", sh.Projection, projectInput, projectHalf)
 		}
 	}
-	if s.Head.Dropout < 0 || s.Head.Dropout >= 1 {
-		bad("head.dropout: %g is not in [0, 1)", s.Head.Dropout)
+	for key, p := range map[string]*float64{"dropout": &s.Head.Dropout, "supernet_dropout": s.Head.SupernetDropout} {
+		if p != nil && !(*p >= 0 && *p < 1) {
+			bad("head.%s: %g is not in [0, 1)", key, *p)
+		}
 	}
 	s.validateCandidates(bad)
 	s.validateStages(bad)
@@ -147,13 +171,13 @@ func (s *Spec) validate() error {
 }
 
 func (s *Spec) validateCandidates(bad func(string, ...any)) {
-	if n := len(s.Candidates); n < 1 || n > maxCandidates {
+	if n := len(s.expanded()); n < 1 || n > maxCandidates {
 		bad("candidates: %d of them; 1..%d are possible", n, maxCandidates)
 	}
 	seen := map[string]bool{}
 	for i, c := range s.Candidates {
-		if c.Name == "" || seen[c.Name] {
-			bad("candidates[%d]: name %q is empty or used twice", i, c.Name)
+		if c.Name == "" || seen[c.Name] || strings.Contains(c.Name, "@") {
+			bad("candidates[%d]: name %q is empty, used twice, or has an @", i, c.Name)
 		}
 		seen[c.Name] = true
 		if err := c.validate(s.Shuffle != nil); err != nil {
@@ -192,9 +216,11 @@ func (s *Spec) validateStages(bad func(string, ...any)) {
 		if st.Out < 1 || st.Out > maxChannels || st.Blocks < 1 || st.Stride < 1 || st.Stride > 2 {
 			bad("stages[%d]: out %d, blocks %d, stride %d: out and blocks must be positive, stride 1 or 2", i, st.Out, st.Blocks, st.Stride)
 		}
-		for _, name := range st.Choices {
-			if !slices.ContainsFunc(s.Candidates, func(c CandidateSpec) bool { return c.Name == name }) {
-				bad("stages[%d].choices: no candidate is called %q", i, name)
+		for key, names := range map[string][]string{"choices": st.Choices, "first_choices": st.FirstChoices} {
+			for _, name := range names {
+				if len(s.named(name)) == 0 {
+					bad("stages[%d].%s: no candidate is called %q", i, key, name)
+				}
 			}
 		}
 	}
@@ -211,4 +237,60 @@ func parseAct(name string) (Act, error) {
 		return Act(i), nil
 	}
 	return None, fmt.Errorf("act: %q is none of %v", name, actNames)
+}
+
+// expanded is the candidates with each width scale one of its own.
+func (s *Spec) expanded() []CandidateSpec {
+	var all []CandidateSpec
+	for _, c := range s.Candidates {
+		all = append(all, c.expand()...)
+	}
+	return all
+}
+
+func (c CandidateSpec) expand() []CandidateSpec {
+	if len(c.WidthScales) == 0 {
+		return []CandidateSpec{c}
+	}
+	all := make([]CandidateSpec, len(c.WidthScales))
+	for i, w := range c.WidthScales {
+		all[i] = c
+		all[i].scale = w
+		all[i].Name += "@" + strconv.FormatFloat(w, 'f', -1, 64)
+	}
+	return all
+}
+
+// named is the candidates that a name in a stage's choices stands for.
+func (s *Spec) named(name string) []CandidateSpec {
+	base, _, one := strings.Cut(name, "@")
+	var all []CandidateSpec
+	for _, c := range s.Candidates {
+		if c.Name != base {
+			continue
+		}
+		for _, e := range c.expand() {
+			if !one || e.Name == name {
+				all = append(all, e)
+			}
+		}
+	}
+	return all
+}
+
+// choices is the candidates of one block of a stage, in the order of their
+// indices.
+func (s *Spec) choices(st StageSpec, first bool) []CandidateSpec {
+	names := st.Choices
+	if first && st.FirstChoices != nil {
+		names = st.FirstChoices
+	}
+	if names == nil {
+		return s.expanded()
+	}
+	var cs []CandidateSpec
+	for _, name := range names {
+		cs = append(cs, s.named(name)...)
+	}
+	return cs
 }
