@@ -1,257 +1,38 @@
 package search_test
 
 import (
-	"errors"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
-	"spos/configs"
 	"spos/internal/arch"
+	"spos/internal/archfile"
 	"spos/search"
-	"spos/search/searchtest"
 )
 
-func bestOf(t *testing.T, s *arch.Space) search.Best {
-	t.Helper()
-	tr := search.Trial{
+func TestBestOfATrial(t *testing.T) {
+	s := officialSpace(t)
+	got, err := search.NewBest(s, search.Trial{
 		ID: 812, Generation: 16, Origin: search.Crossover, Parents: []arch.Arch{"21012020202300003233", "21012020202300003230"},
 		Arch: "21012020202300003233", Latency: search.Interval{P50: 4.1, Low: 4.05, High: 4.2},
 		Feasible: true, Accuracy: 0.7123, Values: map[string]float64{"top5": 0.9}, Config: "0123456789abcdef",
-	}
-	b, err := search.NewBest(s, tr)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.LatencyLimit = 4.5
-	b.Lineage.Method, b.Lineage.Seed, b.Lineage.Evaluated, b.Lineage.Checkpoint = "evolution", 1<<63+1, 1050, "supernet/last"
-	return b
-}
-
-func TestBestRoundTrip(t *testing.T) {
-	s := officialSpace(t)
-	want := bestOf(t, s)
-	if want.Cost.MACs != 322_918_720 || want.Cost.Params != 3_558_464 {
-		t.Errorf("the published net costs %+v", want.Cost)
-	}
-	path := filepath.Join(t.TempDir(), "best.yaml")
-	if err := want.Write(path); err != nil {
-		t.Fatal(err)
-	}
-	got, err := search.ReadBest(path)
+	want, err := archfile.New(s, "21012020202300003233")
 	if err != nil {
 		t.Fatal(err)
+	}
+	want.Accuracy, want.Values, want.Latency = 0.7123, map[string]float64{"top5": 0.9}, &archfile.Interval{P50: 4.1, Low: 4.05, High: 4.2}
+	want.Lineage = &archfile.Lineage{
+		Config: "0123456789abcdef", Trial: 812, Generation: 16, Origin: "crossover",
+		Parents: []arch.Arch{"21012020202300003233", "21012020202300003230"},
 	}
 	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("read back differently:\n%s", d)
+		t.Errorf("a trial is spelled otherwise (-want +got):\n%s", d)
 	}
-	if a, err := got.In(s); err != nil || a != want.Arch {
-		t.Errorf("In(%s) = %s, %v", s.Name, a, err)
+	if got, err := search.NewBest(s, search.Trial{Arch: "21012020202300003233"}); err != nil || got.Latency != nil {
+		t.Errorf("a trial that nobody measured has a latency of %v, %v", got.Latency, err)
 	}
-	text, _ := os.ReadFile(path)
-	t.Logf("\n%s", text)
-}
-
-func TestBestByHand(t *testing.T) {
-	// Without quotes YAML sees a number, of which no digit may get lost.
-	for _, spelled := range []string{`"01012020202300003233"`, "01012020202300003233", "01012020202300003233 # mine", "21012020202300003233", "00000000000000000000"} {
-		b, err := search.ParseBest([]byte("format: spos.best/1\nspace: shufflenetv2-spos\narch: " + spelled + "\n"))
-		if err != nil {
-			t.Errorf("arch: %s: %v", spelled, err)
-			continue
-		}
-		if a, err := b.In(officialSpace(t)); err != nil || !strings.Contains(spelled, string(a)) {
-			t.Errorf("arch: %s reads as %s, %v", spelled, a, err)
-		}
-	}
-}
-
-func TestBadBest(t *testing.T) {
-	s := officialSpace(t)
-	good, err := bestOf(t, s).Text()
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := configs.Space("shufflenetv2-small")
-	if err != nil {
-		t.Fatal(err)
-	}
-	change := func(from, to string) string {
-		if !strings.Contains(string(good), from) {
-			t.Fatalf("%q is not in the good file", from)
-		}
-		return strings.Replace(string(good), from, to, 1)
-	}
-	cases := map[string]struct {
-		text  string
-		in    *arch.Space
-		names string
-	}{
-		"empty":           {"", s, "there is no YAML in it"},
-		"no YAML":         {"\x00{", s, ""},
-		"unknown key":     {change("accuracy:", "acuracy:"), s, "acuracy"},
-		"twice":           {change("classes: 1000", "classes: 1000\nclasses: 10"), s, "classes"},
-		"other format":    {change("spos.best/1", "spos.best/2"), s, "spos.best/2"},
-		"no arch":         {"format: spos.best/1\nspace: x\n", s, "arch is missing"},
-		"no space":        {"format: spos.best/1\narch: x\n", s, "space is missing"},
-		"short arch":      {"format: spos.best/1\nspace: shufflenetv2-spos\narch: \"012\"\n", s, "3 digits"},
-		"choice too high": {"format: spos.best/1\nspace: shufflenetv2-spos\narch: \"00000000000000000009\"\n", s, "block 19"},
-		"disagreeing":     {change("- shuffle_7x7", "- shuffle_5x5"), s, "block 0: choices say shuffle_5x5"},
-		"few choices":     {change("- shuffle_7x7\n", ""), s, "choices"},
-		"of other space":  {string(good), other, "of space shufflenetv2-spos, not of shufflenetv2-small"},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			b, err := search.ParseBest([]byte(c.text))
-			if err == nil {
-				_, err = b.In(c.in)
-			}
-			if !errors.Is(err, search.ErrBest) || !strings.Contains(err.Error(), c.names) {
-				t.Errorf("error %v, want ErrBest that names %q", err, c.names)
-			}
-		})
-	}
-}
-
-func TestBestOfUnboundedSize(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "best.yaml")
-	if err := os.WriteFile(path, make([]byte, 2<<20), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := search.ReadBest(path); err == nil || !strings.Contains(err.Error(), path) {
-		t.Errorf("two megabytes: %v", err)
-	}
-}
-
-// The nets of mmrazor's own two files: the paper's, published for 0.x, and the
-// one it searched itself, published for 1.x.
-func TestRazorForms(t *testing.T) {
-	s, err := configs.Space("shufflenetv2-mmrazor")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cases := map[search.RazorVersion]struct {
-		arch        arch.Arch
-		first, last string
-	}{
-		search.Razor0: {"21012020202300003233", "stage_0_block_0:\n  chosen:\n  - shuffle_7x7\nstage_0_block_1:", "stage_3_block_3:\n  chosen:\n  - shuffle_xception\n"},
-		search.Razor1: {"20203110010103122013", "backbone.layers.0.0:\n  chosen: shuffle_7x7\nbackbone.layers.0.1:", "backbone.layers.3.3:\n  chosen: shuffle_xception\n"},
-	}
-	for v, c := range cases {
-		text, err := search.Razor(s, c.arch, v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !strings.HasPrefix(string(text), c.first) || !strings.HasSuffix(string(text), c.last) || !strings.Contains(string(text), "2") {
-			t.Errorf("version %d:\n%s", v, text)
-		}
-		path := filepath.Join(t.TempDir(), "subnet.yaml")
-		if err := os.WriteFile(path, text, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := search.ReadRazor(s, path); err != nil || got != c.arch {
-			t.Errorf("version %d reads back as %s, %v; want %s", v, got, err, c.arch)
-		}
-	}
-}
-
-func TestRazorNumbersStagesOfTheSpace(t *testing.T) {
-	s, err := configs.Space("shufflenetv2-small")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := search.Razor(s, "01230123", search.Razor1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, key := range []string{"layers.0.2:", "layers.1.0:", "layers.1.2:", "layers.2.1:"} {
-		if !strings.Contains(string(text), "backbone."+key) {
-			t.Errorf("no %s in\n%s", key, text)
-		}
-	}
-	if n := strings.Count(string(text), "chosen"); n != s.Len() {
-		t.Errorf("%d blocks, want %d", n, s.Len())
-	}
-}
-
-func TestBadRazor(t *testing.T) {
-	s := searchtest.Tiny()
-	good, err := search.Razor(s, "0121", search.Razor1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cases := map[string]struct{ text, names string }{
-		"empty":      {"", "there is no YAML in it"},
-		"missing":    {strings.Replace(string(good), "backbone.layers.1.2:\n  chosen: mb_k3e3\n", "", 1), "stage 1 block 2 is missing"},
-		"too many":   {string(good) + "backbone.layers.1.3:\n  chosen: identity\n", "layers.1.3"},
-		"foreign":    {string(good) + "head:\n  chosen: identity\n", `"head" is no choice block`},
-		"twice":      {string(good) + "stage_1_block_0:\n  chosen: [identity]\n", "twice"},
-		"candidate":  {strings.Replace(string(good), "mb_k5e6", "mb_k9e9", 1), "mb_k9e9"},
-		"two chosen": {strings.Replace(string(good), "chosen: mb_k5e6", "chosen: [mb_k5e6, identity]", 1), "not one name"},
-		"number":     {strings.Replace(string(good), "mb_k5e6", "7", 1), "not a name"},
-		"other keys": {strings.Replace(string(good), "chosen: mb_k5e6", "choosen: mb_k5e6", 1), "choosen"},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			_, err := search.ParseRazor(s, []byte(c.text))
-			if !errors.Is(err, search.ErrRazor) || !strings.Contains(err.Error(), c.names) {
-				t.Errorf("error %v, want ErrRazor that names %q", err, c.names)
-			}
-		})
-	}
-	meta := strings.ReplaceAll(string(good), "backbone.", "architecture.backbone.")
-	meta = strings.Replace(meta, "chosen: mb_k5e6", "chosen: mb_k5e6\n  meta: {all_choices: [mb_k3e3, mb_k5e6]}", 1)
-	if a, err := search.ParseRazor(s, []byte(meta)); err != nil || a != "0121" {
-		t.Errorf("a file with a prefix and meta reads as %s, %v", a, err)
-	}
-}
-
-func FuzzParseBest(f *testing.F) {
-	s := searchtest.Tiny()
-	f.Add([]byte("format: spos.best/1\nspace: tiny\narch: \"0121\"\nchoices: [identity, mb_k3e3, mb_k5e6, mb_k3e3]\n"))
-	f.Add([]byte("format: spos.best/1\nspace: tiny\narch: 0121\ninput: [1, 2]\n"))
-	f.Add([]byte("- &a [*a]\n"))
-	f.Add([]byte(""))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		b, err := search.ParseBest(text)
-		if err != nil {
-			if !errors.Is(err, search.ErrBest) {
-				t.Errorf("error %v does not wrap ErrBest", err)
-			}
-			return
-		}
-		if a, err := b.In(s); err == nil {
-			if _, err := s.Net(a); err != nil {
-				t.Errorf("accepted %q: %v", a, err)
-			}
-		}
-	})
-}
-
-func FuzzParseRazor(f *testing.F) {
-	s := searchtest.Tiny()
-	for _, v := range []search.RazorVersion{search.Razor0, search.Razor1} {
-		text, err := search.Razor(s, "0121", v)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(text)
-	}
-	f.Add([]byte("stage_0_block_0: [1]\n"))
-	f.Add([]byte("a: &a {chosen: *a}\n"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		a, err := search.ParseRazor(s, text)
-		if err != nil {
-			if !errors.Is(err, search.ErrRazor) {
-				t.Errorf("error %v does not wrap ErrRazor", err)
-			}
-			return
-		}
-		if _, err := s.Net(a); err != nil {
-			t.Errorf("accepted %q: %v", a, err)
-		}
-	})
 }

@@ -14,6 +14,7 @@ import (
 
 	"spos/cmd/internal/cli"
 	"spos/internal/arch"
+	"spos/internal/archfile"
 	"spos/internal/ckpt"
 	"spos/internal/config"
 	"spos/internal/runs"
@@ -329,8 +330,8 @@ func (s *searcher) save(out *searchOutcome) error {
 	if err := best.Write(filepath.Join(s.dir, "best.yaml")); err != nil {
 		return err
 	}
-	for name, version := range map[string]search.RazorVersion{"best_mmrazor_0.x.yaml": search.Razor0, "best_mmrazor_1.x.yaml": search.Razor1} {
-		text, err := search.Razor(s.from.space, out.Best.Arch, version)
+	for name, version := range map[string]archfile.RazorVersion{"best_mmrazor_0.x.yaml": archfile.Razor0, "best_mmrazor_1.x.yaml": archfile.Razor1} {
+		text, err := archfile.Razor(s.from.space, out.Best.Arch, version)
 		if err != nil {
 			return err
 		}

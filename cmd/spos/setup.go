@@ -15,11 +15,11 @@ import (
 	"spos/cmd/internal/cli"
 	"spos/configs"
 	"spos/internal/arch"
+	"spos/internal/archfile"
 	"spos/internal/ckpt"
 	"spos/internal/config"
 	"spos/internal/data"
 	"spos/internal/runs"
-	"spos/search"
 	"spos/supernet"
 )
 
@@ -93,9 +93,9 @@ func resolveArch(space *arch.Space, text string) (arch.Arch, error) {
 	if !strings.HasSuffix(text, ".yaml") && !strings.HasSuffix(text, ".yml") {
 		return space.Parse(text)
 	}
-	best, err := search.ReadBest(text)
-	if errors.Is(err, search.ErrBest) {
-		if a, razorErr := search.ReadRazor(space, text); razorErr == nil {
+	best, err := archfile.Read(text)
+	if errors.Is(err, archfile.ErrFile) {
+		if a, razorErr := archfile.ReadRazor(space, text); razorErr == nil {
 			return a, nil
 		}
 	}
