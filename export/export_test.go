@@ -311,7 +311,7 @@ func TestRandomIsSane(t *testing.T) {
 			sum += float64(v) * float64(v)
 		}
 		head := n.Ops[len(n.Ops)-1]
-		features := math.Sqrt(sum/float64(len(y))) / (head.Weight.Init.Std * math.Sqrt(float64(head.In.C)))
+		features := math.Sqrt(sum/float64(len(y))) / (head.Weight.Init.Deviation() * math.Sqrt(float64(head.In.C)))
 		if features < 0.05 || features > 20 {
 			t.Errorf("%s: features have size %g, want about one", name, features)
 		}

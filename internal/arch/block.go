@@ -195,12 +195,12 @@ func (b *builder) concat(name string, vs ...int) int {
 
 // build appends one candidate block that turns the builder's input into out
 // channels at the given stride, and returns the value that leaves.
-func (b *builder) build(prefix string, c CandidateSpec, v, out, stride int) (int, error) {
+func (b *builder) build(prefix string, c candidate, v, out, stride int) (int, error) {
 	switch c.Block {
 	case blockShuffle, blockXception:
 		return b.shuffleBlock(prefix, c, v, out, stride)
 	case blockMBConv:
-		return b.mbconv(prefix, c, v, out, stride), nil
+		return b.mbconv(prefix, c.CandidateSpec, v, out, stride), nil
 	default:
 		if stride == 1 && b.shape(v).C == out {
 			return v, nil
@@ -212,7 +212,7 @@ func (b *builder) build(prefix string, c CandidateSpec, v, out, stride int) (int
 // shuffleBlock is a ShuffleNetV2 block as SPOS and mmrazor build it: a main
 // branch beside an identity (stride 1) or a projection (stride 2), joined along
 // the channels.
-func (b *builder) shuffleBlock(prefix string, c CandidateSpec, v, out, stride int) (int, error) {
+func (b *builder) shuffleBlock(prefix string, c candidate, v, out, stride int) (int, error) {
 	in := b.shape(v)
 	if out%2 != 0 || stride == 1 && in.C%4 != 0 {
 		return 0, fmt.Errorf("a shuffle block needs an even width and a stride-1 one a multiple of four: %d in, %d out: %w", in.C, out, ErrSpec)
@@ -264,7 +264,7 @@ func (b *builder) split(prefix string, v int) (kept, main int) {
 
 // mainBranch computes out channels from value v through layers of a middle
 // width: half, times the candidate's scale, rounded down.
-func (b *builder) mainBranch(prefix string, c CandidateSpec, v, half, out, stride int) int {
+func (b *builder) mainBranch(prefix string, c candidate, v, half, out, stride int) int {
 	mid, wide := half, half
 	if n := len(c.WidthScales); n > 0 {
 		mid = scaled(half, c.scale)

@@ -64,7 +64,7 @@ func (s *Space) layers(part string, ls []LayerSpec, in Shape) (segment, Shape, e
 		name, stride := fmt.Sprintf("%s.%d", part, i), max(l.Stride, 1)
 		if l.Block != nil {
 			var err error
-			if v, err = b.build(name, *l.Block, v, l.Out, stride); err != nil {
+			if v, err = b.build(name, candidate{CandidateSpec: *l.Block}, v, l.Out, stride); err != nil {
 				return segment{}, in, fmt.Errorf("space %q: %s[%d]: %w", s.Name, part, i, err)
 			}
 			continue

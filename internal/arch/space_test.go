@@ -11,29 +11,12 @@ import (
 	"spos/internal/arch"
 )
 
-// macroSpec is NAS-Bench-Macro (xiusu/NAS-Bench-Macro): its published counts
-// prove mbconv, identity and the canonical form.
-func macroSpec() arch.Spec {
-	return arch.Spec{
-		Name: "nas-bench-macro", Input: [3]int{3, 32, 32}, Classes: 10, Init: arch.InitKaiming,
-		Norm: arch.NormSpec{Eps: 1e-5, Momentum: .1, SupernetAffine: true},
-		Stem: []arch.LayerSpec{{Out: 32, Kernel: 3, Act: "relu"}},
-		Candidates: []arch.CandidateSpec{
-			{Name: "identity", Block: "identity"},
-			{Name: "mb3_k3", Block: "mbconv", Kernel: 3, Expand: 3, Act: "relu"},
-			{Name: "mb6_k5", Block: "mbconv", Kernel: 5, Expand: 6, Act: "relu"},
-		},
-		Stages: []arch.StageSpec{{Out: 64, Blocks: 2, Stride: 2}, {Out: 128, Blocks: 3, Stride: 2}, {Out: 256, Blocks: 3, Stride: 2}},
-		Tail:   []arch.LayerSpec{{Out: 1280, Kernel: 1, Act: "relu"}},
-		Head:   arch.HeadSpec{Bias: true},
-	}
-}
+// macroSpec is NAS-Bench-Macro: its published counts prove mbconv, identity and
+// the canonical form.
+func macroSpec(t *testing.T) arch.Spec { return space(t, "nasbench-macro").Spec() }
 
 func TestNASBenchMacro(t *testing.T) {
-	s, err := arch.NewSpace(macroSpec())
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := space(t, "nasbench-macro")
 	// Parameters and FLOPs of the benchmark's own JSON.
 	if c := net(t, s, "22212220").Cost(); c.Params != 1985514 || math.Round(float64(c.MACs)/1e4) != 8516 {
 		t.Errorf("22212220: %d parameters, %d MACs; want 1985514 and 85.16M", c.Params, c.MACs)
@@ -232,10 +215,16 @@ func TestMalformedSpecs(t *testing.T) {
 		"too many blocks": {func(s *arch.Spec) { s.Stages[0].Blocks = 1 << 20 }, "choice blocks, more than"},
 		"unknown act":     {func(s *arch.Spec) { s.Tail[0].Act = "gelu" }, `act: "gelu"`},
 		"dropout":         {func(s *arch.Spec) { s.Head.Dropout = 1 }, "head.dropout"},
+		"supernet's":      {func(s *arch.Spec) { s.Head.SupernetDropout = new(-0.5) }, "head.supernet_dropout"},
+		"first choice":    {func(s *arch.Spec) { s.Stages[1].FirstChoices = []string{"mb9"} }, `stages[1].first_choices: no candidate is called "mb9"`},
+		"chosen twice":    {func(s *arch.Spec) { s.Stages[1].Choices = []string{"identity", "identity"} }, `"identity" is there twice`},
+		"at sign":         {func(s *arch.Spec) { s.Candidates[1].Name = "mb@2" }, "has an @"},
+		"widths of an mb": {func(s *arch.Spec) { s.Candidates[1].WidthScales = []float64{1} }, "only shuffle and xception blocks"},
+		"unknown wiring":  {func(s *arch.Spec) { s.Shuffle = &arch.ShuffleSpec{Wiring: "none", Projection: "half"} }, `shuffle.wiring: "none"`},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			spec := macroSpec()
+			spec := macroSpec(t)
 			tt.change(&spec)
 			_, err := arch.NewSpace(spec)
 			if !errors.Is(err, arch.ErrSpec) || !strings.Contains(err.Error(), tt.want) {

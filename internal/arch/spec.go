@@ -91,8 +91,12 @@ type CandidateSpec struct {
 	// tensors of the greatest width, of which each takes the leading channels
 	// (SPOS, section 3.4).
 	WidthScales []float64 `yaml:"width_scales,omitempty,flow" json:"width_scales,omitempty"`
+}
 
-	scale float64 // of one candidate
+// candidate is a CandidateSpec at one of its width scales.
+type candidate struct {
+	CandidateSpec
+	scale float64
 }
 
 // StageSpec is a run of choice blocks of one width. The first has the stage's
@@ -240,31 +244,30 @@ func parseAct(name string) (Act, error) {
 }
 
 // expanded is the candidates with each width scale one of its own.
-func (s *Spec) expanded() []CandidateSpec {
-	var all []CandidateSpec
+func (s *Spec) expanded() []candidate {
+	var all []candidate
 	for _, c := range s.Candidates {
 		all = append(all, c.expand()...)
 	}
 	return all
 }
 
-func (c CandidateSpec) expand() []CandidateSpec {
+func (c CandidateSpec) expand() []candidate {
 	if len(c.WidthScales) == 0 {
-		return []CandidateSpec{c}
+		return []candidate{{CandidateSpec: c}}
 	}
-	all := make([]CandidateSpec, len(c.WidthScales))
+	all := make([]candidate, len(c.WidthScales))
 	for i, w := range c.WidthScales {
-		all[i] = c
-		all[i].scale = w
+		all[i] = candidate{c, w}
 		all[i].Name += "@" + strconv.FormatFloat(w, 'f', -1, 64)
 	}
 	return all
 }
 
 // named is the candidates that a name in a stage's choices stands for.
-func (s *Spec) named(name string) []CandidateSpec {
+func (s *Spec) named(name string) []candidate {
 	base, _, one := strings.Cut(name, "@")
-	var all []CandidateSpec
+	var all []candidate
 	for _, c := range s.Candidates {
 		if c.Name != base {
 			continue
@@ -280,7 +283,7 @@ func (s *Spec) named(name string) []CandidateSpec {
 
 // choices is the candidates of one block of a stage, in the order of their
 // indices.
-func (s *Spec) choices(st StageSpec, first bool) []CandidateSpec {
+func (s *Spec) choices(st StageSpec, first bool) []candidate {
 	names := st.Choices
 	if first && st.FirstChoices != nil {
 		names = st.FirstChoices
@@ -288,7 +291,7 @@ func (s *Spec) choices(st StageSpec, first bool) []CandidateSpec {
 	if names == nil {
 		return s.expanded()
 	}
-	var cs []CandidateSpec
+	var cs []candidate
 	for _, name := range names {
 		cs = append(cs, s.named(name)...)
 	}
