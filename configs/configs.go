@@ -17,7 +17,7 @@ import (
 	"spos/internal/config"
 )
 
-//go:embed *.yaml space/*.yaml
+//go:embed *.yaml arch/*.yaml space/*.yaml
 var files embed.FS
 
 // Files is the shipped tree, read-only.
@@ -27,8 +27,10 @@ func Files() fs.FS { return files }
 const maxSpaceFile = 1 << 20
 
 // Spaces names the shipped search spaces, sorted.
-func Spaces() []string {
-	entries, err := files.ReadDir("space")
+func Spaces() []string { return names("space") }
+
+func names(dir string) []string {
+	entries, err := files.ReadDir(dir)
 	if err != nil {
 		panic(err) // embedded
 	}
@@ -53,8 +55,13 @@ func Space(name string) (*arch.Space, error) {
 	return ParseSpace(text, name)
 }
 
+// isPath tells a file of the user's own from the name of what ships.
+func isPath(name string) bool {
+	return strings.ContainsAny(name, "/\\") || strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml")
+}
+
 func spaceText(name string) ([]byte, error) {
-	if strings.ContainsAny(name, "/\\") || strings.HasSuffix(name, ".yaml") {
+	if isPath(name) {
 		f, err := os.Open(name)
 		if err != nil {
 			return nil, fmt.Errorf("read space: %w", err)

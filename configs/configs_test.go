@@ -52,23 +52,6 @@ func TestShippedConfigurations(t *testing.T) {
 	}
 }
 
-// TestPaperValues: the defaults are the official recipe, and so is the
-// shipped configuration.
-func TestPaperValues(t *testing.T) {
-	f, err := configs.Files().Open("spos_supernet_shufflenetv2_8xb128_in1k.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	c, err := config.Read(f, "supernet", config.DefaultTrain(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.BatchSize != 1024 || c.Schedule.Steps != 150_000 || c.Optimizer.LR != 0.5 || c.Optimizer.WeightDecay != 4e-5 || c.LabelSmoothing != 0.1 {
-		t.Errorf("not the paper's: %+v", c)
-	}
-}
-
 // TestSpaceText: a checkpoint's copy of a space is the space.
 func TestSpaceText(t *testing.T) {
 	for _, name := range configs.Spaces() {

@@ -190,7 +190,7 @@ func (r *restored) chosen(ctx context.Context, m *supernet.Supernet, digits stri
 	if digits == "" {
 		return nil, nil, cli.WithHint(fmt.Errorf("%s is a supernet: say which net of it", r.ckpt.Path), "--arch with the digits or a best.yaml")
 	}
-	a, err := resolveArch(r.space, digits)
+	a, err := configs.Arch(r.space, digits)
 	if err != nil {
 		return nil, nil, err
 	}

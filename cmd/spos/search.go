@@ -37,7 +37,7 @@ func newSearchCommand() *cobra.Command {
 		Long: `Search a trained supernet for the most accurate net within limits on FLOPs,
 parameters and latency, the latter measured with ONNX Runtime on this machine.
 Killed at any moment, the same command continues to the same history.`,
-		Example: `  spos search configs/spos_evolution_search_shufflenetv2_in1k.yaml work/supernet \
+		Example: `  spos search configs/spos_evolution_search_shufflenetv2_8xb2048_in1k.yaml work/supernet \
       --set limits.latency_ms=4.5 --work-dir work/search`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -330,8 +330,8 @@ func (s *searcher) save(out *searchOutcome) error {
 	if err := best.Write(filepath.Join(s.dir, "best.yaml")); err != nil {
 		return err
 	}
-	for name, version := range map[string]archfile.RazorVersion{"best_mmrazor_0.x.yaml": archfile.Razor0, "best_mmrazor_1.x.yaml": archfile.Razor1} {
-		text, err := archfile.Razor(s.from.space, out.Best.Arch, version)
+	for name, format := range map[string]archfile.Format{"best_mmrazor_0.x.yaml": archfile.Razor0, "best_mmrazor_1.x.yaml": archfile.Razor1} {
+		text, err := archfile.Encode(s.from.space, out.Best.Arch, format)
 		if err != nil {
 			return err
 		}

@@ -15,7 +15,6 @@ import (
 	"spos/cmd/internal/cli"
 	"spos/configs"
 	"spos/internal/arch"
-	"spos/internal/archfile"
 	"spos/internal/ckpt"
 	"spos/internal/config"
 	"spos/internal/data"
@@ -63,7 +62,7 @@ func openSetupIn(ctx context.Context, cfg config.Train, space *arch.Space) (_ *s
 		return nil, err
 	}
 	if cfg.Arch != "" {
-		a, err := resolveArch(s.space, cfg.Arch)
+		a, err := configs.Arch(s.space, cfg.Arch)
 		if err != nil {
 			return nil, err
 		}
@@ -85,24 +84,6 @@ func inputOf(d config.Data, sets *data.Sets, space *arch.Space) arch.Shape {
 	default:
 		return space.In
 	}
-}
-
-// resolveArch reads an arch given as digits or as the path of a best.yaml or
-// of one of mmrazor's two YAML forms.
-func resolveArch(space *arch.Space, text string) (arch.Arch, error) {
-	if !strings.HasSuffix(text, ".yaml") && !strings.HasSuffix(text, ".yml") {
-		return space.Parse(text)
-	}
-	best, err := archfile.Read(text)
-	if errors.Is(err, archfile.ErrFile) {
-		if a, razorErr := archfile.ReadRazor(space, text); razorErr == nil {
-			return a, nil
-		}
-	}
-	if err != nil {
-		return "", err
-	}
-	return best.In(space)
 }
 
 // params are the tensors that training needs.

@@ -87,7 +87,7 @@ func TestRoundTrip(t *testing.T) {
 func TestByHand(t *testing.T) {
 	// Without quotes YAML sees a number, of which no digit may get lost.
 	for _, spelled := range []string{`"01012020202300003233"`, "01012020202300003233", "01012020202300003233 # mine", "21012020202300003233", "00000000000000000000"} {
-		b, err := archfile.Parse([]byte("format: spos.best/1\nspace: shufflenetv2-spos\narch: " + spelled + "\n"))
+		b, err := archfile.Parse([]byte("format: spos.best/1\nspace: shufflenetv2-spos\narch: "+spelled+"\n"), "mine.yaml")
 		if err != nil {
 			t.Errorf("arch: %s: %v", spelled, err)
 			continue
@@ -119,7 +119,7 @@ func TestBad(t *testing.T) {
 		in    *arch.Space
 		names string
 	}{
-		"empty":           {"", s, "there is no YAML in it"},
+		"empty":           {"", s, "it is empty"},
 		"no YAML":         {"\x00{", s, ""},
 		"unknown key":     {change("accuracy:", "acuracy:"), s, "acuracy"},
 		"twice":           {change("classes: 1000", "classes: 1000\nclasses: 10"), s, "classes"},
@@ -134,12 +134,12 @@ func TestBad(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			b, err := archfile.Parse([]byte(c.text))
+			b, err := archfile.Parse([]byte(c.text), "mine.yaml")
 			if err == nil {
 				_, err = b.In(c.in)
 			}
-			if !errors.Is(err, archfile.ErrFile) || !strings.Contains(err.Error(), c.names) {
-				t.Errorf("error %v, want ErrFile that names %q", err, c.names)
+			if !errors.Is(err, archfile.ErrText) || !strings.Contains(err.Error(), c.names) {
+				t.Errorf("error %v, want ErrText that names %q", err, c.names)
 			}
 		})
 	}
@@ -155,89 +155,6 @@ func TestUnboundedSize(t *testing.T) {
 	}
 }
 
-// The nets of mmrazor's own two files: the paper's, published for 0.x, and the
-// one it searched itself, published for 1.x.
-func TestRazorForms(t *testing.T) {
-	s, err := configs.Space("shufflenetv2-mmrazor")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cases := map[archfile.RazorVersion]struct {
-		arch        arch.Arch
-		first, last string
-	}{
-		archfile.Razor0: {"21012020202300003233", "stage_0_block_0:\n  chosen:\n  - shuffle_7x7\nstage_0_block_1:", "stage_3_block_3:\n  chosen:\n  - shuffle_xception\n"},
-		archfile.Razor1: {"20203110010103122013", "backbone.layers.0.0:\n  chosen: shuffle_7x7\nbackbone.layers.0.1:", "backbone.layers.3.3:\n  chosen: shuffle_xception\n"},
-	}
-	for v, c := range cases {
-		text, err := archfile.Razor(s, c.arch, v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !strings.HasPrefix(string(text), c.first) || !strings.HasSuffix(string(text), c.last) || !strings.Contains(string(text), "2") {
-			t.Errorf("version %d:\n%s", v, text)
-		}
-		path := filepath.Join(t.TempDir(), "subnet.yaml")
-		if err := os.WriteFile(path, text, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := archfile.ReadRazor(s, path); err != nil || got != c.arch {
-			t.Errorf("version %d reads back as %s, %v; want %s", v, got, err, c.arch)
-		}
-	}
-}
-
-func TestRazorNumbersStagesOfTheSpace(t *testing.T) {
-	s, err := configs.Space("shufflenetv2-small")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := archfile.Razor(s, "01230123", archfile.Razor1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, key := range []string{"layers.0.2:", "layers.1.0:", "layers.1.2:", "layers.2.1:"} {
-		if !strings.Contains(string(text), "backbone."+key) {
-			t.Errorf("no %s in\n%s", key, text)
-		}
-	}
-	if n := strings.Count(string(text), "chosen"); n != s.Len() {
-		t.Errorf("%d blocks, want %d", n, s.Len())
-	}
-}
-
-func TestBadRazor(t *testing.T) {
-	s := tiny(t)
-	good, err := archfile.Razor(s, "0121", archfile.Razor1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cases := map[string]struct{ text, names string }{
-		"empty":      {"", "there is no YAML in it"},
-		"missing":    {strings.Replace(string(good), "backbone.layers.1.2:\n  chosen: mb_k3e3\n", "", 1), "stage 1 block 2 is missing"},
-		"too many":   {string(good) + "backbone.layers.1.3:\n  chosen: identity\n", "layers.1.3"},
-		"foreign":    {string(good) + "head:\n  chosen: identity\n", `"head" is no choice block`},
-		"twice":      {string(good) + "stage_1_block_0:\n  chosen: [identity]\n", "twice"},
-		"candidate":  {strings.Replace(string(good), "mb_k5e6", "mb_k9e9", 1), "mb_k9e9"},
-		"two chosen": {strings.Replace(string(good), "chosen: mb_k5e6", "chosen: [mb_k5e6, identity]", 1), "not one name"},
-		"number":     {strings.Replace(string(good), "mb_k5e6", "7", 1), "not a name"},
-		"other keys": {strings.Replace(string(good), "chosen: mb_k5e6", "choosen: mb_k5e6", 1), "choosen"},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			_, err := archfile.ParseRazor(s, []byte(c.text))
-			if !errors.Is(err, archfile.ErrRazor) || !strings.Contains(err.Error(), c.names) {
-				t.Errorf("error %v, want ErrRazor that names %q", err, c.names)
-			}
-		})
-	}
-	meta := strings.ReplaceAll(string(good), "backbone.", "architecture.backbone.")
-	meta = strings.Replace(meta, "chosen: mb_k5e6", "chosen: mb_k5e6\n  meta: {all_choices: [mb_k3e3, mb_k5e6]}", 1)
-	if a, err := archfile.ParseRazor(s, []byte(meta)); err != nil || a != "0121" {
-		t.Errorf("a file with a prefix and meta reads as %s, %v", a, err)
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	s := tiny(f)
 	f.Add([]byte("format: spos.best/1\nspace: tiny\narch: \"0121\"\nchoices: [identity, mb_k3e3, mb_k5e6, mb_k3e3]\n"))
@@ -245,10 +162,10 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("- &a [*a]\n"))
 	f.Add([]byte(""))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		b, err := archfile.Parse(text)
+		b, err := archfile.Parse(text, "fuzz")
 		if err != nil {
-			if !errors.Is(err, archfile.ErrFile) {
-				t.Errorf("error %v does not wrap ErrFile", err)
+			if !errors.Is(err, archfile.ErrText) {
+				t.Errorf("error %v does not wrap ErrText", err)
 			}
 			return
 		}
@@ -256,31 +173,6 @@ func FuzzParse(f *testing.F) {
 			if _, err := s.Net(a); err != nil {
 				t.Errorf("accepted %q: %v", a, err)
 			}
-		}
-	})
-}
-
-func FuzzParseRazor(f *testing.F) {
-	s := tiny(f)
-	for _, v := range []archfile.RazorVersion{archfile.Razor0, archfile.Razor1} {
-		text, err := archfile.Razor(s, "0121", v)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(text)
-	}
-	f.Add([]byte("stage_0_block_0: [1]\n"))
-	f.Add([]byte("a: &a {chosen: *a}\n"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		a, err := archfile.ParseRazor(s, text)
-		if err != nil {
-			if !errors.Is(err, archfile.ErrRazor) {
-				t.Errorf("error %v does not wrap ErrRazor", err)
-			}
-			return
-		}
-		if _, err := s.Net(a); err != nil {
-			t.Errorf("accepted %q: %v", a, err)
 		}
 	})
 }

@@ -1,6 +1,3 @@
-// Package archfile is architectures as text: our own file (best.yaml) and the
-// subnet files of the reference toolbox. It knows spaces and archs; it must
-// never know who searched for them or what is done with them.
 package archfile
 
 import (
@@ -9,28 +6,24 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 
 	"github.com/goccy/go-yaml"
 	"github.com/google/renameio/v2"
 
 	"spos/internal/arch"
+	"spos/internal/config"
 )
 
-// FileFormat is the first line of a best.yaml.
+// FileFormat is the first line of our own file.
 const FileFormat = "spos.best/1"
 
-// maxFile bounds the files that this package reads.
-const maxFile = 1 << 20
-
-// ErrFile is wrapped by every error about the content of a best.yaml.
-var ErrFile = errors.New("not a usable best.yaml")
-
-// File is the outcome of a search as best.yaml spells it (docs/formats.md).
-// Format, Space and Arch are needed; a file written by hand may leave out the
-// rest, which is there for people and for lineage.
+// File is a network as our own YAML spells it (docs/formats.md): best.yaml of
+// a search, and the published networks that ship. Format, Space and Arch are
+// needed; the rest is there for people and for lineage.
 type File struct {
 	Format  string    `yaml:"format"`
+	Name    string    `yaml:"name,omitempty"`
+	About   string    `yaml:"about,omitempty"`
 	Space   string    `yaml:"space"`
 	Arch    arch.Arch `yaml:"arch"`
 	Input   []int     `yaml:"input,flow,omitempty"` // channels, height, width
@@ -44,6 +37,25 @@ type File struct {
 	// LatencyLimit in milliseconds is what the search promised.
 	LatencyLimit float64  `yaml:"latency_limit_ms,omitempty"`
 	Lineage      *Lineage `yaml:"lineage,omitempty"`
+	// Reported is what others say about the net, most original source first.
+	Reported []Report `yaml:"reported,omitempty"`
+}
+
+// Report is what one source publishes about a net: its numbers in its
+// rounding, never ours. Zero means that it does not say.
+type Report struct {
+	Source string `yaml:"source" json:"source"` // repository and file, or paper and table
+	URL    string `yaml:"url,omitempty" json:"url,omitempty"`
+	Params int64  `yaml:"params,omitempty" json:"params,omitempty"`
+	FLOPs  int64  `yaml:"flops,omitempty" json:"flops,omitempty"`
+	// Counter is what FLOPs were counted with; empty where that is not known.
+	Counter arch.Counter `yaml:"counter,omitempty" json:"counter,omitempty"`
+	// Top1 and Top5 are fractions, on the test images of Dataset.
+	Top1    float64 `yaml:"top1,omitempty" json:"top1,omitempty"`
+	Top5    float64 `yaml:"top5,omitempty" json:"top5,omitempty"`
+	Dataset string  `yaml:"dataset,omitempty" json:"dataset,omitempty"`
+	Metrics string  `yaml:"metrics,omitempty" json:"metrics,omitempty"` // any other numbers
+	Note    string  `yaml:"note,omitempty" json:"note,omitempty"`
 }
 
 // Cost is the net's arithmetic cost for one image.
@@ -114,7 +126,7 @@ func chosen(s *arch.Space, a arch.Arch) ([]string, error) {
 func (f File) Text() ([]byte, error) {
 	text, err := yaml.Marshal(f)
 	if err != nil {
-		return nil, fmt.Errorf("write best.yaml: %w", err)
+		return nil, fmt.Errorf("spell a network in YAML: %w", err)
 	}
 	return text, nil
 }
@@ -132,96 +144,112 @@ func (f File) Write(path string) error {
 }
 
 // Read reads a file that [File.Write] or a person wrote. Errors about its
-// content wrap [ErrFile]; an unknown key shows its line.
+// content wrap [ErrText] and name its place.
 func Read(path string) (File, error) {
-	text, err := readBounded(path)
+	text, err := ReadText(path)
 	if err != nil {
 		return File{}, err
 	}
-	f, err := Parse(text)
-	if err != nil {
-		return File{}, fmt.Errorf("%s: %w", path, err)
-	}
-	return f, nil
+	return Parse(text, path)
 }
 
-func readBounded(path string) ([]byte, error) {
+// maxText is more than the reader of configurations accepts.
+const maxText = 1 << 17
+
+// ReadText is a file's content, bounded: an architecture takes a few hundred
+// bytes.
+func ReadText(path string) ([]byte, error) {
 	in, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close()
-	text, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+	return ReadFrom(in, path)
+}
+
+// ReadFrom is [ReadText] of an open file; from names it in errors.
+func ReadFrom(in io.Reader, from string) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(in, maxText+1))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+		return nil, fmt.Errorf("read %s: %w", from, err)
 	}
-	if len(text) > maxFile {
-		return nil, fmt.Errorf("read %s: more than %d bytes; an architecture takes a few hundred", path, maxFile)
+	if len(text) > maxText {
+		return nil, fmt.Errorf("%s: %w: more than %d bytes; an architecture takes a few hundred", from, ErrText, maxText)
 	}
 	return text, nil
 }
 
-// Parse is [Read] of a text.
-func Parse(text []byte) (File, error) {
+// Parse is [Read] of a text; from names it in errors.
+func Parse(text []byte, from string) (File, error) {
 	var f File
-	if err := decodeStrict(text, &f); err != nil {
-		return File{}, fmt.Errorf("%w: %w", ErrFile, err)
+	if err := decodeStrict(text, from, &f); err != nil {
+		return File{}, err
 	}
-	switch {
-	case f.Format != FileFormat:
-		return File{}, fmt.Errorf("%w: format is %q, not %q", ErrFile, f.Format, FileFormat)
-	case f.Space == "":
-		return File{}, fmt.Errorf("%w: space is missing", ErrFile)
-	case f.Arch == "":
-		return File{}, fmt.Errorf("%w: arch is missing", ErrFile)
-	case f.Choices != nil && len(f.Choices) != len(f.Arch):
-		return File{}, fmt.Errorf("%w: %d choices, the arch has %d digits", ErrFile, len(f.Choices), len(f.Arch))
-	case len(f.Input) != 0 && len(f.Input) != 3:
-		return File{}, fmt.Errorf("%w: input has %d numbers, not channels, height, width", ErrFile, len(f.Input))
+	if err := f.check(); err != nil {
+		return File{}, locate(fmt.Errorf("%w: %w", ErrText, err), from)
 	}
 	return f, nil
 }
 
-// decodeStrict decodes YAML and refuses keys that v does not have.
-func decodeStrict(text []byte, v any) (err error) {
-	defer func() { // the YAML library has panicked on malformed text before
-		if r := recover(); r != nil {
-			err = fmt.Errorf("malformed YAML: %v", r)
-		}
-	}()
-	err = yaml.NewDecoder(bytes.NewReader(text), yaml.Strict(), yaml.CustomUnmarshaler(readArch)).Decode(v)
-	if errors.Is(err, io.EOF) {
-		return errors.New("there is no YAML in it")
+func (f *File) check() error {
+	switch {
+	case f.Format != FileFormat:
+		return fmt.Errorf("format is %q, not %q", f.Format, FileFormat)
+	case f.Space == "":
+		return errors.New("space is missing: name the search space that the arch is of")
+	case f.Arch == "":
+		return errors.New("arch is missing: one digit a choice block")
+	case f.Choices != nil && len(f.Choices) != len(f.Arch):
+		return fmt.Errorf("%d choices, and the arch has %d digits: correct one, or leave choices out", len(f.Choices), len(f.Arch))
+	case len(f.Input) != 0 && len(f.Input) != 3:
+		return fmt.Errorf("input has %d numbers, not channels, height, width", len(f.Input))
+	case f.Classes < 0:
+		return fmt.Errorf("classes: %d", f.Classes)
 	}
-	return err
+	for i, r := range f.Reported {
+		if r.Source == "" {
+			return fmt.Errorf("reported[%d]: source is missing", i)
+		}
+		switch r.Counter {
+		case "", arch.MACs, arch.MMCV, arch.Thop:
+		default:
+			return fmt.Errorf("reported[%d].counter: %q is none of %s, %s, %s", i, r.Counter, arch.MACs, arch.MMCV, arch.Thop)
+		}
+	}
+	return nil
 }
 
-// readArch keeps the digits of an arch that was written without quotes: YAML
-// reads 0120 as an octal number.
-func readArch(a *arch.Arch, text []byte) error {
-	text = bytes.TrimSpace(text)
-	if len(text) > 0 && text[0] >= '0' && text[0] <= '9' {
-		*a = arch.Arch(bytes.Fields(text)[0])
-		return nil
+// decodeStrict decodes YAML into what v points to, under the rules of
+// configurations.
+func decodeStrict[T any](text []byte, from string, v *T) (err error) {
+	defer func() { // the YAML library has panicked on malformed text before
+		if r := recover(); r != nil {
+			err = locate(fmt.Errorf("%w: malformed YAML: %v", ErrText, r), from)
+		}
+	}()
+	if len(bytes.TrimSpace(text)) == 0 {
+		return locate(fmt.Errorf("%w: it is empty", ErrText), from)
 	}
-	return yaml.Unmarshal(text, (*string)(a))
+	var zero T
+	if *v, err = config.Read(bytes.NewReader(text), from, zero, nil); err != nil {
+		return located{fmt.Errorf("%w: %w", ErrText, err)}
+	}
+	return nil
 }
 
 // In is the arch as a point of s. It fails where the file is of another
 // space, and where its choices and its arch disagree.
 func (f File) In(s *arch.Space) (arch.Arch, error) {
 	if f.Space != s.Name {
-		return "", fmt.Errorf("%w: it is of space %s, not of %s", ErrFile, f.Space, s.Name)
+		return "", fmt.Errorf("%w: it is of space %s, not of %s", ErrText, f.Space, s.Name)
 	}
 	names, err := chosen(s, f.Arch)
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrFile, err)
+		return "", fmt.Errorf("%w: %w", ErrText, err)
 	}
-	if f.Choices != nil && !slices.Equal(f.Choices, names) {
-		for i := range names {
-			if f.Choices[i] != names[i] {
-				return "", fmt.Errorf("%w: block %d: choices say %s, arch %s says %s", ErrFile, i, f.Choices[i], f.Arch, names[i])
-			}
+	for i, name := range f.Choices {
+		if name != names[i] {
+			return "", fmt.Errorf("%w: block %d: choices say %s, arch %s says %s: correct one, or leave choices out", ErrText, i, name, f.Arch, names[i])
 		}
 	}
 	return f.Arch, nil

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/goccy/go-yaml"
+
 	"spos/internal/arch"
 )
 
@@ -15,141 +17,149 @@ import (
 //
 //	0.x  stage_0_block_0: {chosen: [shuffle_7x7]}
 //	1.x  backbone.layers.0.0: {chosen: shuffle_7x7}
+//	     backbone.layer1.0: {chosen: mb_k3e1}
 //
-// Stages and the blocks of a stage count from zero (its files
-// SPOS_SHUFFLENETV2_330M_IN1k_PAPER.yaml on branch 0.x and SPOS_SUBNET.yaml on
-// main). The names are those of the space's candidates, so a net of a shipped
-// space loads there as it is.
+// The 0.x key is the mutable's space_id, with stages counted from zero
+// (components/backbones/searchable_{shufflenet_v2,mobilenet}.py). The 1.x key
+// is the module's path, in which SearchableShuffleNetV2 holds its stages in a
+// list `layers` and SearchableMobileNetV2 in modules layer1, layer2, …
+// (architectures/backbones/). Fixed blocks of the stem are mutables with one
+// candidate there, each a stage of its own before the others. Names are those
+// of the space's candidates.
 
-// ErrRazor is wrapped by every error about the content of a subnet file.
-var ErrRazor = errors.New("not a usable mmrazor subnet file")
+// slot is one entry of a subnet file.
+type slot struct {
+	stage, block int
+	choice       int // index of the choice block, or -1
+	names        []string
+}
 
-// RazorVersion is a generation of mmrazor's subnet files.
-type RazorVersion int
+func (p slot) String() string { return fmt.Sprintf("stage %d block %d", p.stage, p.block) }
 
-// The versions.
-const (
-	Razor0 RazorVersion = iota // 0.x, fix_subnet / mutable_cfg
-	Razor1                     // 1.x, fix_subnet
-)
-
-// Razor spells a in mmrazor's YAML.
-func Razor(s *arch.Space, a arch.Arch, v RazorVersion) ([]byte, error) {
-	names, err := chosen(s, a)
-	if err != nil {
-		return nil, err
+func slots(s *arch.Space) []slot {
+	var all []slot
+	for _, l := range s.Spec().Stem {
+		if l.Block != nil && l.Block.Name != "" {
+			all = append(all, slot{stage: len(all), choice: -1, names: []string{l.Block.Name}})
+		}
 	}
+	first, block := len(all), 0
+	for i := range s.Len() {
+		if block++; i == 0 || s.Stage(i) != s.Stage(i-1) {
+			block = 0
+		}
+		all = append(all, slot{first + s.Stage(i), block, i, s.Candidates(i)})
+	}
+	return all
+}
+
+func (p slot) key(s *arch.Space, f Format) string {
+	switch {
+	case f == Razor0:
+		return fmt.Sprintf("stage_%d_block_%d", p.stage, p.block)
+	case s.Spec().Shuffle != nil:
+		return fmt.Sprintf("backbone.layers.%d.%d", p.stage, p.block)
+	default:
+		return fmt.Sprintf("backbone.layer%d.%d", p.stage+1, p.block)
+	}
+}
+
+func razor(s *arch.Space, names []string, f Format) []byte {
 	var b strings.Builder
-	for i, at := range places(s) {
-		if v == Razor0 {
-			fmt.Fprintf(&b, "stage_%d_block_%d:\n  chosen:\n  - %s\n", at.stage, at.block, names[i])
+	for _, p := range slots(s) {
+		name := p.names[0]
+		if p.choice >= 0 {
+			name = names[p.choice]
+		}
+		if f == Razor0 {
+			fmt.Fprintf(&b, "%s:\n  chosen:\n  - %s\n", p.key(s, f), name)
 		} else {
-			fmt.Fprintf(&b, "backbone.layers.%d.%d:\n  chosen: %s\n", at.stage, at.block, names[i])
+			fmt.Fprintf(&b, "%s:\n  chosen: %s\n", p.key(s, f), name)
 		}
 	}
-	return []byte(b.String()), nil
+	return []byte(b.String())
 }
 
-// place is where a choice block sits, both counted from zero.
-type place struct{ stage, block int }
+// razorEntry is the value of one key.
+type razorEntry struct {
+	Chosen chosenName `yaml:"chosen"`
+	Meta   skipped    `yaml:"meta"` // 1.x writes the other candidates there and ignores them
+}
 
-func (p place) String() string { return fmt.Sprintf("stage %d block %d", p.stage, p.block) }
+// chosenName reads a name, or a list of one.
+type chosenName string
 
-func places(s *arch.Space) []place {
-	ps := make([]place, s.Len())
-	for i := range ps {
-		ps[i].stage = s.Stage(i)
-		if i > 0 && ps[i-1].stage == ps[i].stage {
-			ps[i].block = ps[i-1].block + 1
-		}
+// UnmarshalYAML implements [yaml.BytesUnmarshaler].
+func (c *chosenName) UnmarshalYAML(text []byte) error {
+	var list []string
+	if err := yaml.Unmarshal(text, (*string)(c)); err == nil {
+		return nil
 	}
-	return ps
+	if err := yaml.Unmarshal(text, &list); err != nil || len(list) != 1 {
+		return errors.New("chosen is not one name")
+	}
+	*c = chosenName(list[0])
+	return nil
 }
 
-// ReadRazor reads a subnet file of either version.
-func ReadRazor(s *arch.Space, path string) (arch.Arch, error) {
-	text, err := readBounded(path)
-	if err != nil {
+type skipped struct{}
+
+// UnmarshalYAML implements [yaml.BytesUnmarshaler].
+func (*skipped) UnmarshalYAML([]byte) error { return nil }
+
+// parseRazor reads a subnet file of either version. Every block must be there
+// once and nothing else; a module path may have a prefix.
+func parseRazor(s *arch.Space, text []byte, from string) (arch.Arch, error) {
+	var entries map[string]razorEntry
+	if err := decodeStrict(text, from, &entries); err != nil {
 		return "", err
 	}
-	a, err := ParseRazor(s, text)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
-	}
-	return a, nil
-}
-
-// razorEntry is the value of one key. The toolbox ignores meta as well.
-type razorEntry struct {
-	Chosen any `yaml:"chosen"`
-	Meta   any `yaml:"meta"`
-}
-
-// ParseRazor is [ReadRazor] of a text. Every block must be there once and
-// nothing else; a module path may have a prefix before "layers".
-func ParseRazor(s *arch.Space, text []byte) (arch.Arch, error) {
-	var entries map[string]razorEntry
-	if err := decodeStrict(text, &entries); err != nil {
-		return "", fmt.Errorf("%w: %w", ErrRazor, err)
-	}
-	ps := places(s)
-	choices := make([]int, len(ps))
-	found := make([]bool, len(ps))
+	all := slots(s)
+	choices := make([]int, s.Len())
+	found := make([]bool, len(all))
 	for key, e := range entries {
-		at, ok := parsePlace(key)
-		i := slices.Index(ps, at)
+		stage, block, ok := parsePlace(key)
+		i := slices.IndexFunc(all, func(p slot) bool { return p.stage == stage && p.block == block })
 		if !ok || i < 0 {
-			return "", fmt.Errorf("%w: key %q is no choice block of %s (%d blocks in %d stages)", ErrRazor, key, s.Name, len(ps), s.Stage(s.Len()-1)+1)
+			return "", fmt.Errorf("%w: key %q is no block of %s, which has %s to %s", ErrText, key, s.Name, all[0].key(s, Razor0), all[len(all)-1].key(s, Razor0))
 		}
 		if found[i] {
-			return "", fmt.Errorf("%w: %v is there twice", ErrRazor, at)
+			return "", fmt.Errorf("%w: %v is there twice", ErrText, all[i])
 		}
-		name, err := e.name()
-		if err != nil {
-			return "", fmt.Errorf("%w: key %q: %w", ErrRazor, key, err)
-		}
-		c := slices.Index(s.Candidates(i), name)
+		c := slices.Index(all[i].names, string(e.Chosen))
 		if c < 0 {
-			return "", fmt.Errorf("%w: key %q: %q is none of the candidates %s", ErrRazor, key, name, strings.Join(s.Candidates(i), ", "))
+			return "", fmt.Errorf("%w: key %q: %q is none of the candidates %s of %s", ErrText, key, e.Chosen, strings.Join(all[i].names, ", "), s.Name)
 		}
-		choices[i], found[i] = c, true
+		found[i] = true
+		if all[i].choice >= 0 {
+			choices[all[i].choice] = c
+		}
 	}
 	if i := slices.Index(found, false); i >= 0 {
-		return "", fmt.Errorf("%w: %v is missing", ErrRazor, ps[i])
+		return "", fmt.Errorf("%w: %v is missing: %d of the %d blocks of %s are there", ErrText, all[i], len(entries), len(all), s.Name)
 	}
 	return arch.Make(choices), nil
 }
 
-func (e razorEntry) name() (string, error) {
-	switch c := e.Chosen.(type) {
-	case string:
-		return c, nil
-	case []any:
-		if len(c) == 1 {
-			if name, ok := c[0].(string); ok {
-				return name, nil
-			}
-		}
-		return "", fmt.Errorf("chosen is %v, not one name", c)
-	default:
-		return "", fmt.Errorf("chosen is %v, not a name", c)
-	}
-}
-
 var (
 	razor0Key = regexp.MustCompile(`^stage_(\d{1,4})_block_(\d{1,4})$`)
-	razor1Key = regexp.MustCompile(`^(?:\w+\.)*layers\.(\d{1,4})\.(\d{1,4})$`)
+	razor1Key = regexp.MustCompile(`^(?:\w+\.)*layer(s\.)?(\d{1,4})\.(\d{1,4})$`)
 )
 
-func parsePlace(key string) (place, bool) {
-	m := razor0Key.FindStringSubmatch(key)
-	if m == nil {
-		m = razor1Key.FindStringSubmatch(key)
+func parsePlace(key string) (stage, block int, ok bool) {
+	if m := razor0Key.FindStringSubmatch(key); m != nil {
+		stage, _ = strconv.Atoi(m[1]) // four digits
+		block, _ = strconv.Atoi(m[2])
+		return stage, block, true
 	}
+	m := razor1Key.FindStringSubmatch(key)
 	if m == nil {
-		return place{}, false
+		return 0, 0, false
 	}
-	stage, _ := strconv.Atoi(m[1]) // four digits
-	block, _ := strconv.Atoi(m[2])
-	return place{stage, block}, true
+	stage, _ = strconv.Atoi(m[2])
+	block, _ = strconv.Atoi(m[3])
+	if m[1] == "" { // layer1 is the first
+		stage--
+	}
+	return stage, block, true
 }
