@@ -1,0 +1,50 @@
+package dialect
+
+// spos is megvii-model/SinglePathOneShot, src/{Supernet,Search,Evaluation},
+// and, under the same names, megvii-model/ShuffleNet-Series, OneShot. Its
+// files hold the state dict of a DataParallel.
+var spos = Dialect{
+	Name:       "spos",
+	About:      "the authors' SinglePathOneShot (supernet, search, evaluation) and ShuffleNet-Series OneShot",
+	Preset:     "official",
+	Wiring:     "deinterleave",
+	Projection: "input",
+	Wrap:       true,
+	prefix:     func(key string, _ bool) string { return "module." + key },
+	name: func(l layer) (string, string) {
+		switch {
+		case l.single("stem"):
+			return sequential("first_conv", 0)
+		case l.shuffled() && l.chosen() != "":
+			return sequential("features."+l.chosen()+".branch_"+l.branch, l.slot)
+		case l.single("tail"):
+			return sequential("conv_last", 0)
+		case l.part == "head":
+			return "classifier.0", ""
+		}
+		return "", ""
+	},
+}
+
+// shunlu91 is ShunLu91/Single-Path-One-Shot-NAS, models/model.py.
+var shunlu91 = Dialect{
+	Name:       "shunlu91",
+	About:      "ShunLu91's Single-Path-One-Shot-NAS for CIFAR-10 (supernet, retraining)",
+	Preset:     "cifar10",
+	Wiring:     "main_first",
+	Projection: "input",
+	prefix:     func(key string, _ bool) string { return key },
+	name: func(l layer) (string, string) {
+		switch {
+		case l.single("stem"):
+			return sequential("stem", 0)
+		case l.shuffled() && l.chosen() != "":
+			return sequential("choice_block."+l.chosen()+".cb_"+l.branch, l.slot)
+		case l.single("tail"):
+			return sequential("last_conv", 0)
+		case l.part == "head":
+			return "classifier", ""
+		}
+		return "", ""
+	},
+}
