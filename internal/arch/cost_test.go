@@ -80,24 +80,6 @@ func TestOfficialArchAtOtherSizes(t *testing.T) {
 	}
 }
 
-func TestSupernetParams(t *testing.T) {
-	for name, want := range map[string]int{"shufflenetv2-spos": 8388176, "shufflenetv2-mmrazor": 8488600} {
-		got, seen := 0, map[string]bool{}
-		for _, p := range space(t, name).Params() {
-			if seen[p.Name] {
-				t.Errorf("%s: %s is listed twice", name, p.Name)
-			}
-			seen[p.Name] = true
-			if p.Role.Trainable() {
-				got += p.Numel()
-			}
-		}
-		if got != want {
-			t.Errorf("%s: %d trainable elements, want %d", name, got, want)
-		}
-	}
-}
-
 // TestBlockCosts compares every candidate of every block with the table in
 // testdata, and the fixed part with what is left of the all-zero net.
 func TestBlockCosts(t *testing.T) {

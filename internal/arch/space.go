@@ -340,24 +340,15 @@ func (s *Space) Crossover(r *rand.Rand, a, b Arch) Arch {
 func (s *Space) Canonical(a Arch) Arch {
 	c := []byte(a)
 	for from := 0; from < len(c); {
-		to := from
-		for to < len(c) && s.blocks[to].stage == s.blocks[from].stage {
-			to++
-		}
-		if !s.blocks[from].keeps {
-			from++
-		}
-		slices.SortStableFunc(c[from:to], func(x, y byte) int { return s.idle(from, x) - s.idle(from, y) })
-		from = to
+		first, end := s.run(from)
+		slices.SortStableFunc(c[first:end], func(x, y byte) int { return s.idle(first, x) - s.idle(first, y) })
+		from = end
 	}
 	return Arch(c)
 }
 
 // idle is one where the digit chooses a candidate without ops, else zero.
 func (s *Space) idle(block int, digit byte) int {
-	if block == len(s.blocks) {
-		return 0
-	}
 	c := strings.IndexByte(digits, digit)
 	if c >= 0 && c < len(s.blocks[block].candidates) && len(s.blocks[block].candidates[c].ops) == 0 {
 		return 1
