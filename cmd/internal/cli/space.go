@@ -13,8 +13,8 @@ import (
 
 // NewSpaceCommand is `space`: what may be searched.
 func NewSpaceCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "space", Short: "Search spaces: list them, show one"}
-	cmd.AddCommand(newSpaceListCommand(), newSpaceShowCommand())
+	cmd := &cobra.Command{Use: "space", Short: "Search spaces: list them, show one, count and weigh what is in it"}
+	cmd.AddCommand(newSpaceListCommand(), newSpaceShowCommand(), newSpaceStatsCommand())
 	return cmd
 }
 
@@ -38,6 +38,7 @@ type spaceEntry struct {
 	About   string  `json:"about"`
 	Blocks  int     `json:"blocks"`
 	Size    float64 `json:"size"`
+	Params  int64   `json:"supernet_params"`
 	Input   [3]int  `json:"input"`
 	Classes int     `json:"classes"`
 }
@@ -50,15 +51,16 @@ func spaceListFunc(cmd *cobra.Command, asJSON bool) error {
 			return err
 		}
 		spec := s.Spec()
-		list = append(list, spaceEntry{name, spec.About, s.Len(), s.Size(), spec.Input, spec.Classes})
+		params, _ := s.SupernetParams()
+		list = append(list, spaceEntry{name, spec.About, s.Len(), s.Size(), params, spec.Input, spec.Classes})
 	}
 	if asJSON {
 		return PrintJSON(cmd, list)
 	}
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tBLOCKS\tARCHITECTURES\tINPUT\tCLASSES\tABOUT")
+	fmt.Fprintln(w, "NAME\tBLOCKS\tARCHITECTURES\tSUPERNET\tINPUT\tCLASSES\tABOUT")
 	for _, e := range list {
-		fmt.Fprintf(w, "%s\t%d\t%.4g\t%d×%d×%d\t%d\t%s\n", e.Name, e.Blocks, e.Size, e.Input[0], e.Input[1], e.Input[2], e.Classes, e.About)
+		fmt.Fprintf(w, "%s\t%d\t%.4g\t%.1fM\t%d×%d×%d\t%d\t%s\n", e.Name, e.Blocks, e.Size, float64(e.Params)/1e6, e.Input[0], e.Input[1], e.Input[2], e.Classes, e.About)
 	}
 	return w.Flush()
 }
@@ -84,6 +86,7 @@ type candidateEntry struct {
 	Name   string `json:"name"`
 	Params int64  `json:"params"`
 	MACs   int64  `json:"macs"`
+	MMCV   int64  `json:"mmcv"`
 }
 
 type blockEntry struct {
@@ -102,7 +105,7 @@ func spaceShowFunc(cmd *cobra.Command, name string, asJSON bool) error {
 		b := blockEntry{Block: i, Stage: s.Stage(i)}
 		for j, c := range s.Candidates(i) {
 			cost := s.BlockCost(i, j)
-			b.Candidates = append(b.Candidates, candidateEntry{j, c, cost.Params, cost.MACs})
+			b.Candidates = append(b.Candidates, candidateEntry{j, c, cost.Params, cost.MACs, cost.FLOPs.MMCV})
 		}
 		blocks = append(blocks, b)
 	}
@@ -119,13 +122,18 @@ func spaceShowFunc(cmd *cobra.Command, name string, asJSON bool) error {
 
 func writeSpace(out io.Writer, s *arch.Space, blocks []blockEntry) error {
 	fixed := s.FixedCost()
-	fmt.Fprintf(out, "%s: %s\n%d choice blocks, %.6g architectures, input %v, %d classes\n", s.Name, s.Spec().About, s.Len(), s.Size(), s.In, s.Classes)
-	fmt.Fprintf(out, "stem, tail and head: %d parameters, %d MACs\n\n", fixed.Params, fixed.MACs)
+	params, _ := s.SupernetParams()
+	fmt.Fprintf(out, "%s: %s\n%d choice blocks, %v architectures", s.Name, s.Spec().About, s.Len(), s.Count())
+	if distinct := s.CanonicalCount(); distinct.Cmp(s.Count()) != 0 {
+		fmt.Fprintf(out, " (%v distinct networks)", distinct)
+	}
+	fmt.Fprintf(out, ", input %v, %d classes\nsupernet: %d parameters\n", s.In, s.Classes, params)
+	fmt.Fprintf(out, "stem, tail and head: %d parameters, %d MACs, %d mmcv FLOPs\n\n", fixed.Params, fixed.MACs, fixed.FLOPs.MMCV)
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "BLOCK\tSTAGE\tCHOICE\tCANDIDATE\tPARAMS\tMACS\t")
+	fmt.Fprintln(w, "BLOCK\tSTAGE\tCHOICE\tCANDIDATE\tPARAMS\tMACS\tMMCV\t")
 	for _, b := range blocks {
 		for _, c := range b.Candidates {
-			fmt.Fprintf(w, "%d\t%d\t%d\t%s\t%d\t%d\t\n", b.Block, b.Stage, c.Choice, c.Name, c.Params, c.MACs)
+			fmt.Fprintf(w, "%d\t%d\t%d\t%s\t%d\t%d\t%d\t\n", b.Block, b.Stage, c.Choice, c.Name, c.Params, c.MACs, c.MMCV)
 		}
 	}
 	return w.Flush()
