@@ -301,6 +301,7 @@ func TestValidate(t *testing.T) {
 		"latency.mode=fast":    "latency.mode",
 		"latency.runs=-1":      "latency",
 		"data.val_fraction=1":  "data.val_fraction",
+		"data.preset=offical":  `data.preset: "offical" is none of official, mmrazor, anglenas (did you mean official?)`,
 		"device=":              "device",
 	} {
 		_, err := config.Load("", config.DefaultSearch(), []string{set})
@@ -326,6 +327,40 @@ func TestDataFor(t *testing.T) {
 	}
 	if _, err := (config.Data{Recipe: &imaging.Recipe{}}).For(small); !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), "data.recipe") {
 		t.Errorf("colour for a gray space: %v", err)
+	}
+}
+
+func TestDataForPreset(t *testing.T) {
+	big, low, small := arch.Shape{C: 3, H: 224, W: 224}, arch.Shape{C: 3, H: 192, W: 192}, arch.Shape{C: 1, H: 28, W: 28}
+	for _, name := range imaging.Presets() {
+		recipe, augment, err := imaging.Preset(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := config.Data{Preset: name}.For(big)
+		if err != nil || !cmp.Equal(*d.Recipe, recipe) || *d.Augment != augment || d.Preset != name {
+			t.Errorf("%s: %+v, %+v, %v", name, d.Recipe, d.Augment, err)
+		}
+		d, err = config.Data{Preset: name}.For(low)
+		if err != nil || !cmp.Equal(*d.Recipe, recipe.Sized(192, 192)) || d.Recipe.ShortSide != 219 {
+			t.Errorf("%s at 192: %+v, %v", name, d.Recipe, err)
+		}
+		if _, err = (config.Data{Preset: name}).For(small); !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), "data.preset: makes images of") {
+			t.Errorf("%s for a gray space: %v", name, err)
+		}
+	}
+	// What is written out replaces the preset's.
+	recipe, augment := imaging.Recipe{Color: imaging.BGR}, imaging.Augment{Flip: 1}
+	d, err := config.Data{Preset: "mmrazor", Recipe: &recipe}.For(big)
+	if err != nil || d.Recipe.Color != imaging.BGR || d.Recipe.ShortSide != 0 || *d.Augment != imaging.MMRazorAugment() {
+		t.Errorf("a recipe: %+v, %+v, %v", d.Recipe, d.Augment, err)
+	}
+	d, err = config.Data{Preset: "mmrazor", Augment: &augment}.For(big)
+	if err != nil || !cmp.Equal(*d.Recipe, imaging.MMRazor()) || *d.Augment != augment {
+		t.Errorf("an augmentation: %+v, %+v, %v", d.Recipe, d.Augment, err)
+	}
+	if _, err := (config.Data{Preset: "no"}).For(big); !errors.Is(err, config.ErrInvalid) {
+		t.Errorf("an unknown preset: %v", err)
 	}
 }
 

@@ -115,6 +115,9 @@ func (o Optimizer) Validate() error {
 // Data says where images are and how they become a network's input.
 type Data struct {
 	data.Spec `yaml:",inline"`
+	// Preset names a published pipeline (official, mmrazor, anglenas), which
+	// gives Recipe and Augment where they are absent.
+	Preset string `yaml:"preset,omitempty"`
 	// Recipe is the preprocessing of evaluation and serving, and what of it
 	// training shares. Absent: see [Data.For].
 	Recipe *imaging.Recipe `yaml:"recipe,omitempty"`
@@ -127,6 +130,11 @@ type Data struct {
 func (d Data) Validate() error {
 	if err := d.Spec.Validate(); err != nil {
 		return err
+	}
+	if d.Preset != "" {
+		if _, _, err := imaging.Preset(d.Preset); err != nil {
+			return fmt.Errorf("preset: %w%s", err, suggest(d.Preset, imaging.Presets()))
+		}
 	}
 	if d.Recipe != nil {
 		if err := d.Recipe.Validate(); err != nil {
@@ -141,33 +149,52 @@ func (d Data) Validate() error {
 	return nil
 }
 
-// For fills in what is absent for a network of this input. At 3×224×224 it is
-// the official recipe and augmentation, else a resize to the input's size
-// with values in 0..1, and a random flip. A recipe that is there gets the
-// input's size where it has none, and must agree with it.
+// For fills in what is absent for a network of this input: from the preset
+// where one is named, sized to the input (see [imaging.Recipe.Sized]). Without
+// one it is, at 3×224×224, the official recipe and what the official and
+// mmrazor's augmentations share, else a resize to the input's size with values
+// in 0..1, and a random flip. A recipe that is there gets the input's size
+// where it has none, and must agree with it.
 func (d Data) For(in arch.Shape) (Data, error) {
-	recipe, augment := imaging.Recipe{}, imaging.Augment{Flip: 0.5}
-	switch {
-	case d.Recipe != nil:
+	recipe, augment, err := d.defaults(in)
+	if err != nil {
+		return Data{}, err
+	}
+	key := "data.recipe"
+	if d.Recipe != nil {
 		recipe = *d.Recipe
-	case in == arch.Shape{C: 3, H: 224, W: 224}:
-		recipe = imaging.OfficialSPOS()
-	case in.C == 1:
-		recipe.Color = imaging.Gray
+	} else if d.Preset != "" {
+		key = "data.preset"
 	}
 	if d.Augment != nil {
 		augment = *d.Augment
-	} else if in == (arch.Shape{C: 3, H: 224, W: 224}) {
-		augment = imaging.SPOSAugment()
 	}
 	if recipe.Height == 0 && recipe.Width == 0 {
 		recipe.Height, recipe.Width = in.H, in.W
 	}
 	if got := (arch.Shape{C: recipe.Channels(), H: recipe.Height, W: recipe.Width}); got != in {
-		return Data{}, fmt.Errorf("data.recipe: makes images of %v, and the space takes %v: set data.recipe.color, height and width, or choose another space: %w", got, in, ErrInvalid)
+		return Data{}, fmt.Errorf("%s: makes images of %v, and the space takes %v: set data.recipe.color, height and width, or choose another space: %w", key, got, in, ErrInvalid)
 	}
 	d.Recipe, d.Augment = &recipe, &augment
 	return d, nil
+}
+
+// defaults are the recipe and the augmentation of a configuration that has
+// neither.
+func (d Data) defaults(in arch.Shape) (imaging.Recipe, imaging.Augment, error) {
+	switch {
+	case d.Preset != "":
+		recipe, augment, err := imaging.Preset(d.Preset)
+		if err != nil {
+			return recipe, augment, fmt.Errorf("data.preset: %w: %w", err, ErrInvalid)
+		}
+		return recipe.Sized(in.H, in.W), augment, nil
+	case in == arch.Shape{C: 3, H: 224, W: 224}:
+		return imaging.OfficialSPOS(), imaging.SPOSAugment(), nil
+	case in.C == 1:
+		return imaging.Recipe{Color: imaging.Gray}, imaging.Augment{Flip: 0.5}, nil
+	}
+	return imaging.Recipe{}, imaging.Augment{Flip: 0.5}, nil
 }
 
 // DefaultTrain is the paper's supernet as the official code trains it: 150,000 steps

@@ -1,6 +1,7 @@
 package imaging
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 )
@@ -36,7 +37,7 @@ func (r Recipe) target(img *Image, dst []float32) (w, h int, err error) {
 
 // fit resizes and crops as evaluation does.
 func (r Recipe) fit(img *Image, w, h int) view {
-	f := or(r.Interpolation, BilinearAntialias)
+	f := cmp.Or(r.Interpolation, BilinearAntialias)
 	if r.ShortSide == 0 {
 		return resize(img.view(), w, h, f, 0, 0, w, h)
 	}
@@ -57,7 +58,7 @@ func (r Recipe) scaled(w, h int) (int, int) {
 
 func (r Recipe) longer(long, short int) int {
 	if r.LongSide == Nearest {
-		return int(float64(r.ShortSide)/float64(short)*float64(long) + 0.5)
+		return int(float64(float64(r.ShortSide)/float64(short)*float64(long)) + 0.5)
 	}
 	return r.ShortSide * long / short
 }

@@ -1,9 +1,9 @@
 package imaging
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 )
 
@@ -18,6 +18,9 @@ type Augment struct {
 	// over its height. Zero: 0.08–1 and 3/4–4/3.
 	Area   [2]float64 `yaml:"area,omitempty" json:"area,omitzero"`
 	Aspect [2]float64 `yaml:"aspect,omitempty" json:"aspect,omitzero"`
+	// Fallback is that part where ten tries gave none within the image. Empty:
+	// center.
+	Fallback Fallback `yaml:"fallback,omitempty" json:"fallback,omitempty"`
 	// Interpolation of that resize. Empty: the recipe's. (The official SPOS
 	// code trains with Pillow's and evaluates with OpenCV's.)
 	Interpolation Interpolation `yaml:"interpolation,omitempty" json:"interpolation,omitempty"`
@@ -28,6 +31,10 @@ type Augment struct {
 	Flip float64 `yaml:"flip,omitempty" json:"flip,omitempty"`
 	// ColorJitter changes brightness, contrast and saturation in random order.
 	ColorJitter ColorJitter `yaml:"color_jitter,omitempty" json:"color_jitter,omitzero"`
+	// Lighting adds the principal components of ImageNet's colours, each times
+	// a normal coefficient of this deviation (AlexNet has 0.1). Grey inputs
+	// have no colours to change.
+	Lighting float64 `yaml:"lighting,omitempty" json:"lighting,omitempty"`
 	// Cutout sets a square of this side at a random place to the mean.
 	Cutout int `yaml:"cutout,omitempty" json:"cutout,omitempty"`
 }
@@ -38,16 +45,31 @@ type ColorJitter struct {
 	Brightness float64 `yaml:"brightness,omitempty" json:"brightness,omitempty"`
 	Contrast   float64 `yaml:"contrast,omitempty" json:"contrast,omitempty"`
 	Saturation float64 `yaml:"saturation,omitempty" json:"saturation,omitempty"`
+	// Arithmetic of the changes. Empty: pillow.
+	Arithmetic Arithmetic `yaml:"arithmetic,omitempty" json:"arithmetic,omitempty"`
 }
 
-// SPOSAugment is the training augmentation of SPOS on ImageNet, as its
-// authors and mmrazor have it.
-func SPOSAugment() Augment {
-	return Augment{
-		RandomResizedCrop: true, Flip: 0.5,
-		ColorJitter: ColorJitter{Brightness: 0.4, Contrast: 0.4, Saturation: 0.4},
-	}
-}
+// Arithmetic is whose greys and roundings colour jitter follows.
+type Arithmetic string
+
+// The arithmetics.
+const (
+	// Pillow is torchvision's on Pillow images. Results equal its own.
+	Pillow Arithmetic = "pillow"
+	// OpenCV is mmcv's on OpenCV's images. Results equal those of OpenCV 5 on
+	// x86.
+	OpenCV Arithmetic = "opencv"
+)
+
+// Fallback is what a random resized crop shows after ten tries that did not
+// fit.
+type Fallback string
+
+// The fallbacks.
+const (
+	Center Fallback = "center" // the largest centred part of an allowed aspect: torchvision, mmcls
+	Pad    Fallback = "pad"    // the last try, at a random place, black beyond the image: AngleNAS
+)
 
 // Validate reports the first field that makes no sense.
 func (a Augment) Validate() error {
@@ -65,7 +87,13 @@ func (a Augment) Validate() error {
 	case !(a.Flip >= 0 && a.Flip <= 1):
 		return fmt.Errorf("flip: %v is no probability", a.Flip)
 	case !inReach(j.Brightness) || !inReach(j.Contrast) || !inReach(j.Saturation):
-		return fmt.Errorf("color_jitter: %+v is outside 0..10", j)
+		return fmt.Errorf("color_jitter: %v, %v, %v: one is outside 0..10", j.Brightness, j.Contrast, j.Saturation)
+	case cmp.Or(j.Arithmetic, Pillow) != Pillow && j.Arithmetic != OpenCV:
+		return fmt.Errorf("color_jitter.arithmetic: %q is none of pillow, opencv", j.Arithmetic)
+	case cmp.Or(a.Fallback, Center) != Center && a.Fallback != Pad:
+		return fmt.Errorf("fallback: %q is none of center, pad", a.Fallback)
+	case !inReach(a.Lighting):
+		return fmt.Errorf("lighting: %v is outside 0..10", a.Lighting)
 	case a.Cutout < 0 || a.Cutout > MaxSide:
 		return fmt.Errorf("cutout: %d is outside 0..%d", a.Cutout, MaxSide)
 	}
@@ -97,57 +125,48 @@ func (a Augment) Apply(r *rand.Rand, img *Image, rec Recipe, dst []float32) erro
 	if err != nil {
 		return err
 	}
-	if rec.color() == Gray {
-		img = img.luma()
-	}
-	var v view
-	p := placement{w: w, h: h}
-	if a.RandomResizedCrop {
-		x, y, cw, ch := a.part(r, img.W, img.H)
-		f := or(a.Interpolation, or(rec.Interpolation, BilinearAntialias))
-		v = resize(img.view().cut(x, y, cw, ch), w, h, f, 0, 0, w, h)
-	} else {
-		v = rec.fit(img, w, h)
-	}
-	if n := a.PadCrop; n > 0 {
-		p.dx, p.dy = r.IntN(2*n+1)-n, r.IntN(2*n+1)-n
-	}
-	p.flip = a.Flip > 0 && r.Float64() < a.Flip
-	if a.ColorJitter != (ColorJitter{}) {
-		m := place(v, p)
-		a.ColorJitter.apply(r, m)
-		v, p.dx, p.dy = m.view(), 0, 0
-	}
-	rec.store(dst, v, p)
-	if n := a.Cutout; n > 0 {
-		cutout(r, dst, w, h, n)
-	}
+	a.render(a.draw(r, img.W, img.H, w, h), img, rec, dst)
 	return nil
 }
 
-// part draws the rectangle of a random resized crop: ten tries, then the
-// largest centred one whose aspect is within bounds (torchvision's rule).
-func (a Augment) part(r *rand.Rand, w, h int) (x, y, cw, ch int) {
-	area, aspect := a.bounds()
-	lo, hi := math.Log(aspect[0]), math.Log(aspect[1])
-	for range 10 {
-		target := float64(w*h) * (area[0] + (area[1]-area[0])*r.Float64())
-		ratio := math.Exp(lo + (hi-lo)*r.Float64())
-		cw = int(math.RoundToEven(math.Sqrt(target * ratio)))
-		ch = int(math.RoundToEven(math.Sqrt(target / ratio)))
-		if cw > 0 && cw <= w && ch > 0 && ch <= h {
-			y = r.IntN(h - ch + 1)
-			x = r.IntN(w - cw + 1)
-			return x, y, cw, ch
+// render writes the variant v of img to dst. It is [Augment.Apply] without
+// chance.
+func (a Augment) render(v variant, img *Image, rec Recipe, dst []float32) {
+	w, h := cmp.Or(rec.Width, img.W), cmp.Or(rec.Height, img.H)
+	if rec.color() == Gray {
+		img = img.luma()
+	}
+	var px view
+	if a.RandomResizedCrop {
+		f := cmp.Or(a.Interpolation, rec.Interpolation, BilinearAntialias)
+		px = resize(img.view().part(v.part), w, h, f, 0, 0, w, h)
+	} else {
+		px = rec.fit(img, w, h)
+	}
+	p := placement{w: w, h: h, dx: v.dx, dy: v.dy, flip: v.flip}
+	if v.recolors() {
+		m := place(px, p)
+		for _, c := range v.jitter {
+			c.apply(m, a.ColorJitter.Arithmetic)
 		}
+		if v.light != [3]float64{} && rec.Channels() == 3 {
+			m = m.rgb()
+			lighting(m, v.light)
+		}
+		px, p.dx, p.dy = m.view(), 0, 0
 	}
-	cw, ch = w, h
-	if ratio := float64(w) / float64(h); ratio < aspect[0] {
-		ch = min(h, max(1, int(math.RoundToEven(float64(w)/aspect[0]))))
-	} else if ratio > aspect[1] {
-		cw = min(w, max(1, int(math.RoundToEven(float64(h)*aspect[1]))))
+	rec.store(dst, px, p)
+	if a.Cutout > 0 {
+		cutout(dst, w, h, a.Cutout, v.cx, v.cy)
 	}
-	return (w - cw) / 2, (h - ch) / 2, cw, ch
+}
+
+// part is a part of v, with black where it reaches beyond.
+func (v view) part(r rect) view {
+	if r.x >= 0 && r.y >= 0 && r.x+r.w <= v.w && r.y+r.h <= v.h {
+		return v.cut(r.x, r.y, r.w, r.h)
+	}
+	return place(v, placement{w: r.w, h: r.h, dx: r.x, dy: r.y}).view()
 }
 
 // place copies the pixels that p shows, not mirrored.
@@ -162,9 +181,9 @@ func place(v view, p placement) *Image {
 	return m
 }
 
-// cutout zeroes a square around a random point, cut off at the edges.
-func cutout(r *rand.Rand, dst []float32, w, h, side int) {
-	x, y := r.IntN(w)-side/2, r.IntN(h)-side/2
+// cutout zeroes a square around a point, cut off at the edges.
+func cutout(dst []float32, w, h, side, cx, cy int) {
+	x, y := cx-side/2, cy-side/2
 	x0, x1, y0, y1 := max(x, 0), min(x+side, w), max(y, 0), min(y+side, h)
 	for plane := 0; plane < len(dst); plane += w * h {
 		for y := y0; y < y1; y++ {

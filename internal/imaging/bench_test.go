@@ -1,51 +1,14 @@
 package imaging_test
 
 import (
-	"archive/tar"
-	"errors"
-	"io"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"spos/internal/imaging"
 )
 
-// photographs reads real ones where there are any, and skips otherwise.
-func photographs(tb testing.TB) [][]byte {
-	tb.Helper()
-	dir := os.Getenv("SPOS_DATA")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "data")
-	}
-	f, err := os.Open(filepath.Join(dir, "imagenet-sample-50.tar"))
-	if err != nil {
-		tb.Skipf("no photographs (set SPOS_DATA to a folder that holds imagenet-sample-50.tar): %v", err)
-	}
-	defer f.Close()
-	var all [][]byte
-	for r := tar.NewReader(f); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return all
-		}
-		if err != nil {
-			tb.Fatal(err)
-		}
-		if h.Typeflag != tar.TypeReg {
-			continue
-		}
-		b, err := io.ReadAll(r)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		all = append(all, b)
-	}
-}
-
 func TestPhotographs(t *testing.T) {
-	all := photographs(t)
+	all := imaging.Photographs(t)
 	if len(all) != 50 {
 		t.Fatalf("%d photographs, want 50", len(all))
 	}
@@ -81,7 +44,7 @@ func perImage(b *testing.B, n int) {
 }
 
 func BenchmarkDecode(b *testing.B) {
-	all := photographs(b)
+	all := imaging.Photographs(b)
 	i := 0
 	for b.Loop() {
 		if _, err := imaging.Decode(all[i%len(all)], imaging.Limits{}); err != nil {
@@ -93,7 +56,7 @@ func BenchmarkDecode(b *testing.B) {
 }
 
 func BenchmarkTrainPhoto(b *testing.B) {
-	all := photographs(b)
+	all := imaging.Photographs(b)
 	rec := imaging.MMRazor()
 	dst := make([]float32, rec.Shape().Numel())
 	r := rand.New(rand.NewPCG(testSeed, 0))
@@ -117,8 +80,31 @@ func BenchmarkTrainPhoto(b *testing.B) {
 	}
 }
 
+func BenchmarkPresets(b *testing.B) {
+	m, err := imaging.Decode(imaging.Photographs(b)[0], imaging.Limits{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, name := range imaging.Presets() {
+		b.Run(name, func(b *testing.B) {
+			rec, a, err := imaging.Preset(name)
+			if err != nil {
+				b.Fatal(err)
+			}
+			dst := make([]float32, rec.Shape().Numel())
+			r := rand.New(rand.NewPCG(testSeed, 0))
+			for b.Loop() {
+				if err := a.Apply(r, m, rec, dst); err != nil {
+					b.Fatal(err)
+				}
+			}
+			perImage(b, 1)
+		})
+	}
+}
+
 func BenchmarkApplyPhoto(b *testing.B) {
-	m, err := imaging.Decode(photographs(b)[0], imaging.Limits{})
+	m, err := imaging.Decode(imaging.Photographs(b)[0], imaging.Limits{})
 	if err != nil {
 		b.Fatal(err)
 	}

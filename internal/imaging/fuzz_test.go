@@ -1,9 +1,11 @@
 package imaging_test
 
 import (
+	"encoding/json"
 	"errors"
 	"image"
 	"image/color"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -56,6 +58,28 @@ func FuzzParseRecipe(f *testing.F) {
 		}
 		if err := r.Apply(img, make([]float32, n)); err != nil {
 			t.Fatalf("%+v is valid, but: %v", r, err)
+		}
+	})
+}
+
+// Whatever is valid is drawn and applied without reaching outside of an image.
+func FuzzAugment(f *testing.F) {
+	f.Add(uint64(1), uint8(61), uint8(47), uint8(3), []byte(`{"random_resized_crop":true,"color_jitter":{"contrast":0.4,"arithmetic":"opencv"}}`))
+	f.Add(uint64(2), uint8(1), uint8(200), uint8(1), []byte(`{"random_resized_crop":true,"aspect":[1,1],"fallback":"pad","lighting":0.1,"flip":0.5}`))
+	f.Add(uint64(3), uint8(1), uint8(1), uint8(3), []byte(`{"random_resized_crop":true,"area":[0.001,0.001],"fallback":"pad"}`))
+	f.Add(uint64(4), uint8(9), uint8(8), uint8(1), []byte(`{"pad_crop":9,"cutout":20,"flip":1}`))
+	f.Fuzz(func(t *testing.T, seed uint64, w, h, channels uint8, text []byte) {
+		var a imaging.Augment
+		if json.Unmarshal(text, &a) != nil || a.Validate() != nil || a.PadCrop > 100 {
+			return
+		}
+		img := imaging.NewImage(int(w)+1, int(h)+1, 1+2*int(channels%2))
+		r := rand.New(rand.NewPCG(seed, 0))
+		for _, color := range []imaging.Color{imaging.Gray, imaging.BGR} {
+			rec := imaging.Recipe{Color: color, Height: 5, Width: 6}
+			if err := a.Apply(r, img, rec, make([]float32, rec.Shape().Numel())); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }

@@ -66,6 +66,19 @@ func (m *Image) check() error {
 	return nil
 }
 
+// rgb is the image with a channel for each colour, or the image itself if it
+// has them.
+func (m *Image) rgb() *Image {
+	if m.C == 3 {
+		return m
+	}
+	out := NewImage(m.W, m.H, 3)
+	for i, p := range m.Pix {
+		out.Pix[3*i], out.Pix[3*i+1], out.Pix[3*i+2] = p, p, p
+	}
+	return out
+}
+
 // luma is the grey version of an image, or the image itself if it is grey.
 func (m *Image) luma() *Image {
 	if m.C == 1 {

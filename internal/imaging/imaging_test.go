@@ -285,6 +285,9 @@ func TestValidateNamesTheField(t *testing.T) {
 		"flip":          {Flip: math.NaN()},
 		"color_jitter":  {ColorJitter: imaging.ColorJitter{Contrast: -1}},
 		"cutout":        {Cutout: -3},
+		"arithmetic":    {ColorJitter: imaging.ColorJitter{Arithmetic: "numpy"}},
+		"fallback":      {Fallback: "mirror"},
+		"lighting":      {Lighting: math.Inf(1)},
 		"interpolation": {Interpolation: "lanczos"},
 	}
 	for field, a := range augments {
@@ -328,13 +331,14 @@ func TestRecipeSurvivesJSONAndYAML(t *testing.T) {
 			t.Errorf("%s: accepted", bad)
 		}
 	}
-	a := imaging.SPOSAugment()
-	b, err := yaml.Marshal(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var back imaging.Augment
-	if err := yaml.UnmarshalWithOptions(b, &back, yaml.Strict()); err != nil || back != a {
-		t.Errorf("%s: got %+v, %v", b, back, err)
+	for _, a := range []imaging.Augment{imaging.SPOSAugment(), imaging.MMRazorAugment(), imaging.AngleNASAugment()} {
+		b, err := yaml.Marshal(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back imaging.Augment
+		if err := yaml.UnmarshalWithOptions(b, &back, yaml.Strict()); err != nil || back != a {
+			t.Errorf("%s: got %+v, %v", b, back, err)
+		}
 	}
 }

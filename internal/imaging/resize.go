@@ -158,28 +158,23 @@ type lerp struct{ a, b, t int32 }
 
 const lerpBits = 11
 
+// lerps places outputs [lo, lo+n) of an axis of in pixels scaled to out, with
+// the place rounded to float32 as OpenCV's resize.cpp does.
 func lerps(in, out, lo, n int) []lerp {
-	scale := float64(in) / float64(out)
+	scale := 1 / (float64(out) / float64(in))
+	last := int32(in - 1)
 	ls := make([]lerp, n)
 	for i := range n {
-		at := (float64(lo+i)+0.5)*scale - 0.5
+		at := float64(float32(float64((float64(lo+i)+0.5)*scale) - 0.5))
 		a := math.Floor(at)
-		t := int32(math.RoundToEven(float64(float32(at-a)) * (1 << lerpBits)))
-		switch ia := int32(a); {
-		case ia < 0:
-			ls[i] = lerp{}
-		case int(ia) >= in-1:
-			ls[i] = lerp{int32(in - 1), int32(in - 1), 0}
-		default:
-			ls[i] = lerp{ia, ia + 1, t}
-		}
+		t := int32(math.RoundToEven((at - a) * (1 << lerpBits)))
+		ls[i] = lerp{min(max(int32(a), 0), last), min(max(int32(a)+1, 0), last), t}
 	}
 	return ls
 }
 
-// bilinear reads the four nearest pixels with 11-bit weights. Bits are dropped
-// between the directions where OpenCV's vectorised code drops them: shrinking
-// gives its results exactly, enlarging within one level.
+// bilinear reads the four nearest pixels with 11-bit weights, and drops bits
+// between the directions where OpenCV does, so that the results are its own.
 func bilinear(v view, w, h, x, y, nw, nh int) view {
 	const one = 1 << lerpBits
 	lx, ly := lerps(v.w, w, x, nw), lerps(v.h, h, y, nh)
