@@ -151,7 +151,7 @@ func every(s *arch.Space, f func(arch.Arch)) {
 
 // small is spaces whose nets can all be built: one where blocks may do
 // nothing, one with both kinds of shuffle block, one with widths and a choice
-// of one.
+// of one, one with two candidates of one cost.
 func small(t *testing.T) map[string]*arch.Space {
 	t.Helper()
 	two, err := space(t, "shufflenetv2-small").Only("shuffle_7x7", "*xception")
@@ -168,7 +168,16 @@ func small(t *testing.T) map[string]*arch.Space {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return map[string]*arch.Space{"macro": space(t, "nasbench-macro"), "two": two, "widths": widths}
+	spec = macroSpec(t)
+	spec.Name, spec.Stages = "alike", spec.Stages[:2]
+	again := spec.Candidates[1]
+	again.Name = "again"
+	spec.Candidates = append(slices.Clone(spec.Candidates), again)
+	alike, err := arch.NewSpace(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]*arch.Space{"macro": space(t, "nasbench-macro"), "two": two, "widths": widths, "alike": alike}
 }
 
 // TestAgainstAllNets builds every net of small spaces and counts.
@@ -218,6 +227,11 @@ func against(t *testing.T, d *arch.Distribution, all []int64) {
 	atMost := func(limit int64) float64 {
 		i, _ := slices.BinarySearch(all, limit+1)
 		return float64(i) / n
+	}
+	for i := 0; i < len(all); i += len(all)/50 + 1 {
+		if got := d.Quantile(float64(i+1) / n); got != all[i] {
+			t.Errorf("%s: quantile %d/%v is %d, want %d", d.Quantity, i+1, n, got, all[i])
+		}
 	}
 	for _, p := range []float64{0, .01, .05, .25, .5, .75, .95, .99, 1} {
 		want := all[max(int(math.Ceil(p*n)), 1)-1]
@@ -371,25 +385,28 @@ func TestTooFineToConvolve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const n = 4000
+	const n = 100_000
 	d := s.Distribution(arch.MACCount, n, rand.New(rand.NewPCG(4, 5)))
 	if d.Samples != n {
 		t.Fatalf("%d samples, want %d", d.Samples, n)
 	}
-	// A sum of 21 terms is close to normal; 4,000 samples of it know the
-	// median to 0.02 deviations.
-	if math.Abs(float64(d.Quantile(.5))-d.Mean) > .1*d.Std {
+	// A sum of 21 terms is close to normal; 100,000 samples of it know the
+	// median to 0.004 deviations.
+	if math.Abs(float64(d.Quantile(.5))-d.Mean) > .05*d.Std {
 		t.Errorf("median %d is far from the mean %v", d.Quantile(.5), d.Mean)
 	}
 	if p := d.AtMost(int64(d.Mean + d.Std)); math.Abs(p.P-.8413) > .03 || p.Samples != n || math.Abs(p.StdErr-math.Sqrt(p.P*(1-p.P)/n)) > 1e-12 {
 		t.Errorf("at most one deviation above the mean: %+v, want about 0.84", p)
 	}
-	sum := 0.0
-	for _, p := range d.All() {
-		sum += p
+	sum, last, values := 0.0, int64(-1), 0
+	for v, p := range d.All() {
+		if v <= last {
+			t.Fatalf("%d comes after %d", v, last)
+		}
+		sum, last, values = sum+p, v, values+1
 	}
-	if math.Abs(sum-1) > 1e-12 {
-		t.Errorf("probabilities sum to %v", sum)
+	if math.Abs(sum-1) > 1e-9 || values == n {
+		t.Errorf("%d values whose probabilities sum to %v; some of the samples should repeat", values, sum)
 	}
 	if d.Quantile(0) < d.Min || d.Quantile(1) > d.Max {
 		t.Errorf("samples %d to %d outside %d to %d", d.Quantile(0), d.Quantile(1), d.Min, d.Max)
