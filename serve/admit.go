@@ -69,11 +69,12 @@ func (g *gate) lost(ctx context.Context, late error) error {
 	}
 }
 
-// run is one Run inside the gate.
-func (v *version) run(ctx context.Context, in, out []Tensor) error {
+// run is one Run inside the gate. It notes its time.
+func (v *version) run(ctx context.Context, in, out []Tensor, t *spans) error {
 	start := time.Now()
 	err := v.model.Run(ctx, in, out)
-	v.met.compute.Observe(time.Since(start).Seconds())
+	t.infer = time.Since(start)
+	v.met.compute.Observe(t.infer.Seconds())
 	if err != nil && ctx.Err() != nil {
 		return v.gate.lost(ctx, errRun)
 	}

@@ -39,11 +39,13 @@ type prediction struct {
 // classify answers POST …/classify: a JPEG or PNG as the body, as the one file of a form, or in base64 as the member
 // "image" of a JSON object. The picture goes through the model's own recipe, and the softmax of its first output is
 // answered, largest first, equal ones by index.
-func (s *Server) classify(w http.ResponseWriter, r *http.Request, c *call) error {
-	v, err := s.lookup(r.Context(), c)
+func (s *Server) classify(w http.ResponseWriter, r *http.Request, c *call) (err error) {
+	v, err := s.find(r, c)
 	if err != nil {
 		return err
 	}
+	var t spans
+	defer func() { v.stats.request(&t, err) }()
 	if v.info.Recipe == nil {
 		return badRequest("model %q came without preprocessing: send tensors to …/infer", v.info.Name)
 	}
@@ -61,16 +63,20 @@ func (s *Server) classify(w http.ResponseWriter, r *http.Request, c *call) error
 	if err != nil {
 		return err
 	}
+	t.start = time.Now()
 	ctx, cancel := context.WithTimeout(r.Context(), s.opt.Timeout)
 	defer cancel()
-	logits, err := s.look(ctx, v, data, mem)
+	logits, err := s.look(ctx, v, data, mem, &t)
 	if err != nil {
 		return err
 	}
+	ranking := time.Now()
 	best, err := rank(logits, v.info.Labels, top)
 	if err != nil {
 		return err
 	}
+	t.end = time.Now()
+	t.output = t.end.Sub(ranking)
 	return s.writeJSON(w, struct {
 		Model       string       `json:"model_name"`
 		Version     string       `json:"model_version"`
@@ -80,7 +86,7 @@ func (s *Server) classify(w http.ResponseWriter, r *http.Request, c *call) error
 
 // look decodes a picture and runs the model on it. The header is checked outside the gate, where it costs
 // microseconds; decoding costs as much as a small model and takes place inside.
-func (s *Server) look(ctx context.Context, v *version, data []byte, mem *arena) ([]float32, error) {
+func (s *Server) look(ctx context.Context, v *version, data []byte, mem *arena, t *spans) ([]float32, error) {
 	limits := imaging.Limits{Bytes: s.opt.MaxImage, Pixels: s.opt.MaxPixels}
 	if len(data) == 0 {
 		return nil, badRequest("there is no picture in the request")
@@ -89,25 +95,30 @@ func (s *Server) look(ctx context.Context, v *version, data []byte, mem *arena) 
 	if err != nil {
 		return nil, err
 	}
+	came := time.Now()
 	leave, err := v.gate.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
 	start := time.Now()
+	t.queue = start.Sub(came)
 	in, err := v.prepare(data, limits, width, height, mem)
 	if err != nil {
 		return nil, err
 	}
-	v.met.decode.Observe(time.Since(start).Seconds())
+	t.input = time.Since(start)
+	v.met.decode.Observe(t.input.Seconds())
 	if ctx.Err() != nil {
 		return nil, v.gate.lost(ctx, errRun)
 	}
 	want := v.info.Outputs[0]
 	out := []Tensor{{Name: want.Name, Type: want.Type}}
-	if err := v.run(ctx, []Tensor{in}, out); err != nil {
+	if err := v.run(ctx, []Tensor{in}, out, t); err != nil {
 		return nil, err
 	}
+	t.items = 1
+	v.stats.execution(1, start, t.input, t.infer, 0)
 	v.met.inferences.Inc()
 	if err := checkOutput(out[0], wantedOutput{TensorInfo: want}); err != nil {
 		return nil, err

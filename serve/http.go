@@ -17,12 +17,11 @@ import (
 
 // call is what is known of a request beyond net/http.
 type call struct {
-	id        string // of the request: the client's X-Request-Id or a new one
-	route     string
-	model     string // as the path has it, decoded
-	version   string
-	versioned bool
-	found     *version // what model and version led to
+	id      string // of the request: the client's X-Request-Id or a new one
+	route   string
+	model   string   // as the path has it, decoded
+	version string   // or a label; empty: none was named
+	found   *version // what model and version led to, held until the request is over
 }
 
 type handler func(*Server, http.ResponseWriter, *http.Request, *call) error
@@ -63,6 +62,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.fail(rec, r, failf(http.StatusInternalServerError, "the request met a bug in the server; its log has it under request id %s", c.id), c)
 		}
 		s.account(rec, r, c, time.Since(start))
+		if c.found != nil {
+			c.found.release()
+		}
 		if rec.broken {
 			panic(http.ErrAbortHandler) // closes the connection, so that the client sees a short body
 		}
@@ -74,6 +76,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := s.dispatch(rec, r, c); err != nil {
 		s.fail(rec, r, err, c)
 	}
+}
+
+// find is lookup for a request that leads to one model. The model is released when the request is over.
+func (s *Server) find(r *http.Request, c *call) (*version, error) {
+	v, err := s.lookup(r.Context(), c.model, c.version)
+	c.found = v
+	return v, err
 }
 
 // dispatch finds the route.
@@ -119,9 +128,9 @@ func (c *call) match(path string, segments []string) bool {
 				return false
 			}
 			if want == "{m}" {
-				c.model, c.version, c.versioned = name, "", false
+				c.model, c.version = name, ""
 			} else {
-				c.version, c.versioned = name, true
+				c.version = name
 			}
 		case segments[i]:
 		default:

@@ -16,11 +16,13 @@ import (
 const headerLength = "Inference-Header-Content-Length"
 
 // infer answers POST …/infer.
-func (s *Server) infer(w http.ResponseWriter, r *http.Request, c *call) error {
-	v, err := s.lookup(r.Context(), c)
+func (s *Server) infer(w http.ResponseWriter, r *http.Request, c *call) (err error) {
+	v, err := s.find(r, c)
 	if err != nil {
 		return err
 	}
+	var t spans
+	defer func() { v.stats.request(&t, err) }()
 	if v.gate.full() {
 		v.met.rejected("queue_full")
 		return errBusy
@@ -31,13 +33,14 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, c *call) error {
 	if err != nil {
 		return err
 	}
+	t.start = time.Now()
 	ctx, cancel := context.WithTimeout(r.Context(), s.deadline(req.timeout))
 	defer cancel()
-	out, err := v.compute(ctx, req, mem)
+	out, err := v.compute(ctx, req, mem, &t)
 	if err != nil {
 		return err
 	}
-	return s.writeInfer(w, v, req, out)
+	return s.writeInfer(w, v, req, out, &t)
 }
 
 // deadline is the time that a request has from its last byte to its answer.
@@ -49,12 +52,15 @@ func (s *Server) deadline(asked time.Duration) time.Duration {
 }
 
 // compute waits for its turn and runs the model on a checked request. The outputs are good until mem is freed.
-func (v *version) compute(ctx context.Context, req *inferRequest, mem *arena) ([]Tensor, error) {
+func (v *version) compute(ctx context.Context, req *inferRequest, mem *arena, t *spans) ([]Tensor, error) {
+	came := time.Now()
 	leave, err := v.gate.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
+	entered := time.Now()
+	t.queue = entered.Sub(came)
 	out := make([]Tensor, len(req.outputs))
 	for i, o := range req.outputs {
 		out[i] = Tensor{Name: o.Name, Type: o.Type}
@@ -66,10 +72,13 @@ func (v *version) compute(ctx context.Context, req *inferRequest, mem *arena) ([
 			out[i].Data = buf[:0]
 		}
 	}
-	if err := v.run(ctx, req.inputs, out); err != nil {
+	t.input = time.Since(entered)
+	if err := v.run(ctx, req.inputs, out, t); err != nil {
 		return nil, err
 	}
-	v.met.inferences.Add(float64(v.batch(req.inputs)))
+	t.items = v.batch(req.inputs)
+	v.stats.execution(t.items, entered, t.input, t.infer, 0)
+	v.met.inferences.Add(float64(t.items))
 	return out, nil
 }
 
@@ -328,7 +337,8 @@ func rawShape(in TensorInfo, size int) ([]int64, error) {
 }
 
 // writeInfer writes the answer once all of it is known, so that a 200 is never broken off by an error.
-func (s *Server) writeInfer(w http.ResponseWriter, v *version, req *inferRequest, out []Tensor) error {
+func (s *Server) writeInfer(w http.ResponseWriter, v *version, req *inferRequest, out []Tensor, t *spans) error {
+	begun := time.Now()
 	text := s.text.Get().(*bytes.Buffer)
 	defer s.recycle(text)
 	b, err := appendResponse(text.AvailableBuffer(), v, req, out)
@@ -351,6 +361,8 @@ func (s *Server) writeInfer(w http.ResponseWriter, v *version, req *inferRequest
 		h[headerLength] = []string{strconv.Itoa(len(b))}
 	}
 	h["Content-Length"] = []string{strconv.Itoa(total)}
+	t.end = time.Now()
+	t.output = t.end.Sub(begun)
 	w.WriteHeader(http.StatusOK)
 	if err := writePaced(w, b, s.opt.WriteIdleTimeout); err != nil {
 		return errGone

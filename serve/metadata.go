@@ -29,7 +29,7 @@ func (s *Server) isReady(w http.ResponseWriter, _ *http.Request, _ *call) error 
 }
 
 func (s *Server) modelReady(w http.ResponseWriter, r *http.Request, c *call) error {
-	v, err := s.lookup(r.Context(), c)
+	v, err := s.find(r, c)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (s *Server) modelReady(w http.ResponseWriter, r *http.Request, c *call) err
 }
 
 func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request, c *call) error {
-	v, err := s.lookup(r.Context(), c)
+	v, err := s.find(r, c)
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request, c *call) 
 		Inputs     []TensorInfo      `json:"inputs"`
 		Outputs    []TensorInfo      `json:"outputs"`
 		Properties map[string]string `json:"properties,omitempty"`
-	}{v.info.Name, s.models[v.info.Name].list(), v.info.Platform, listed(v.info.Inputs), listed(v.info.Outputs), v.info.Properties})
+	}{v.info.Name, s.versionsOf(v.info.Name), v.info.Platform, listed(v.info.Inputs), listed(v.info.Outputs), v.info.Properties})
 }
 
 // listed spells an open rank as one variable dimension, the nearest that the protocol can say.

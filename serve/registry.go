@@ -6,194 +6,284 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"sync"
+	"strings"
 	"time"
 )
 
-// reloadAfter is how long a version that could not be loaded is not tried again.
+// reloadAfter is how long a version that could not be loaded is not tried again by requests.
 const reloadAfter = 10 * time.Second
 
-// entry is one name.
-type entry struct {
-	latest   string
-	versions map[string]*slot
-}
-
-// slot is one version of a name, loaded or not.
-type slot struct {
-	loading chan struct{} // holds one token; whoever has it may load
-	mu      sync.Mutex
-	v       *version
-	err     error
-	tried   time.Time
-}
-
-// version is one loaded model.
-type version struct {
-	info  ModelInfo
-	model Model
-	gate  gate
-	met   *modelMetrics
-}
-
-func newSlot() *slot { return &slot{loading: make(chan struct{}, 1)} }
-
-func (s *slot) get() (*version, time.Time, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.v, s.tried, s.err
-}
-
-func (s *slot) set(v *version, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.v, s.err, s.tried = v, err, time.Now()
-}
-
-func (e *entry) loaded() []Model {
-	var ms []Model
-	for _, sl := range e.versions {
-		if v, _, _ := sl.get(); v != nil {
-			ms = append(ms, v.model)
-		}
-	}
-	return ms
-}
-
-// list is the versions that can be asked for, ascending.
-func (e *entry) list() []string {
-	var vs []string
-	for v := range e.versions {
-		vs = append(vs, v)
-	}
-	slices.SortFunc(vs, compareVersions)
-	return vs
-}
-
-// compareVersions orders numeric versions by number, and before others, which it orders as text.
-func compareVersions(a, b string) int {
-	switch na, nb := isNumber(a), isNumber(b); {
-	case na && nb && len(a) != len(b):
-		return len(a) - len(b)
-	case na != nb:
-		if na {
-			return -1
-		}
-		return 1
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}
-
-// isNumber reports a decimal number without needless zeros.
-func isNumber(s string) bool {
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return false
-		}
-	}
-	return s != "" && (s[0] != '0' || s == "0")
-}
-
 // add takes a model at start.
-func (s *Server) add(m Model) error {
-	v, err := s.newVersion(m)
+func (s *Server) add(c catalog, m Model) error {
+	info := m.Info()
+	if info.Name == "" {
+		return errors.New("serve: a model without a name")
+	}
+	e := c[info.Name]
+	if e == nil {
+		e = &entry{slots: map[string]*slot{}}
+		c[info.Name] = e
+	}
+	for _, other := range append([]string{info.Version}, info.Versions...) {
+		if e.slots[other] == nil {
+			e.slots[other] = s.newSlot(info.Name, other)
+			e.slots[other].lazy = true
+		}
+	}
+	sl := e.slots[info.Version]
+	if slices.Contains(e.order, sl) {
+		return fmt.Errorf("serve: model %q version %q is given twice", info.Name, info.Version)
+	}
+	sl.lazy = false
+	e.order = append(e.order, sl)
+	slices.SortFunc(e.order, func(a, b *slot) int { return compareVersions(b.version, a.version) })
+	if u, bad := m.(*unavailable); bad {
+		sl.fail(u.err, info.Revision)
+		return nil
+	}
+	v, err := s.newVersion(sl, m)
 	if err != nil {
 		return err
 	}
-	name := v.info.Name
-	if name == "" {
-		return errors.New("serve: a model without a name")
-	}
-	e := s.models[name]
-	if e == nil {
-		e = &entry{latest: v.info.Version, versions: map[string]*slot{}}
-		s.models[name] = e
-	}
-	for _, other := range append([]string{v.info.Version}, v.info.Versions...) {
-		if e.versions[other] == nil {
-			e.versions[other] = newSlot()
-		}
-	}
-	sl := e.versions[v.info.Version]
-	if had, _, _ := sl.get(); had != nil {
-		return fmt.Errorf("serve: model %q version %q is given twice", name, v.info.Version)
-	}
-	sl.set(v, nil)
-	if compareVersions(v.info.Version, e.latest) > 0 {
-		e.latest = v.info.Version
-	}
+	s.fill(sl, v)
 	return nil
 }
 
-func (s *Server) newVersion(m Model) (*version, error) {
-	v := &version{info: m.Info(), model: m}
+func (s *Server) newSlot(name, version string) *slot {
+	sl := newSlot(name, version)
+	sl.met = s.met.model(name, version)
+	return sl
+}
+
+func (s *Server) newVersion(sl *slot, m Model) (*version, error) {
+	v := &version{info: m.Info(), model: m, met: sl.met, stats: &sl.stats, idle: make(chan struct{})}
+	v.refs.Store(1)
+	if v.info.Name != sl.name || v.info.Version != sl.version {
+		return nil, fmt.Errorf("serve: model %q version %q was loaded for %q version %q", v.info.Name, v.info.Version, sl.name, sl.version)
+	}
 	v.info.Threads = min(max(v.info.Threads, 1), s.opt.Cores)
 	if err := v.info.checkRecipe(); err != nil {
 		return nil, fmt.Errorf("serve: model %q: %w", v.info.Name, err)
 	}
-	v.met = s.met.model(v.info.Name, v.info.Version)
 	v.gate = gate{cores: s.cores, weight: int64(v.info.Threads), met: v.met}
 	v.gate.limit = int64(s.opt.Queue) + int64(s.opt.Cores)/v.gate.weight
 	return v, nil
 }
 
-// lookup finds the model that a request names, and loads it where it may.
-func (s *Server) lookup(ctx context.Context, c *call) (*version, error) {
-	e := s.models[c.model]
+// lookup finds the model that a request names, by a version, a label, or "" for the one that is served by default,
+// and loads it where it may. The caller must release what it returns. It is for every protocol.
+func (s *Server) lookup(ctx context.Context, name, ver string) (*version, error) {
+	e := (*s.catalog.Load())[name]
 	if e == nil {
-		return nil, failf(http.StatusNotFound, "unknown model %q", short(c.model))
+		return nil, failf(http.StatusNotFound, "unknown model %q", short(name))
 	}
-	name := e.latest
-	if c.versioned {
-		name = c.version
+	var sl *slot
+	if ver != "" || len(e.order) == 0 {
+		if sl = e.find(ver); sl == nil {
+			return nil, failf(http.StatusNotFound, "model %q has no version %q, it has %v", short(name), short(ver), e.list())
+		}
+	} else {
+		for _, sl := range e.order {
+			if v := sl.acquire(); v != nil {
+				return v, nil
+			}
+		}
+		sl = e.order[0]
 	}
-	sl := e.versions[name]
-	if sl == nil {
-		return nil, failf(http.StatusNotFound, "model %q has no version %q, it has %v", short(c.model), short(name), e.list())
-	}
-	v, err := s.load(ctx, sl, c.model, name)
-	if err != nil {
-		return nil, err
-	}
-	c.found = v
-	if _, bad := v.model.(*unavailable); bad {
-		return nil, v.model.Run(ctx, nil, nil)
-	}
-	return v, nil
-}
-
-// load returns what is in the slot, after loading it if this is the first request for it.
-func (s *Server) load(ctx context.Context, sl *slot, name, ver string) (*version, error) {
-	if v, _, _ := sl.get(); v != nil {
+	if v := sl.acquire(); v != nil {
 		return v, nil
 	}
-	select {
-	case sl.loading <- struct{}{}:
-		defer func() { <-sl.loading }()
-	case <-ctx.Done():
+	return s.loadLazily(ctx, sl)
+}
+
+// loadLazily is for a request to a version that was not loaded when it came.
+func (s *Server) loadLazily(ctx context.Context, sl *slot) (*version, error) {
+	if !sl.isLazy() {
+		return nil, sl.notReady()
+	}
+	if err := sl.take(ctx); err != nil {
 		return nil, errGone
 	}
-	v, tried, err := sl.get()
-	if v != nil || err != nil && time.Since(tried) < reloadAfter {
-		return v, err
+	defer sl.give()
+	if v := sl.acquire(); v != nil {
+		return v, nil
 	}
-	if s.opt.Load == nil {
-		return nil, fmt.Errorf("%w: nothing loads further versions", ErrUnavailable)
+	if !sl.mayRetry() {
+		return nil, sl.notReady()
 	}
 	// The model stays when this request's client goes away.
-	m, err := s.opt.Load(context.WithoutCancel(ctx), name, ver)
+	if err := s.loadInto(context.WithoutCancel(ctx), sl, ""); err != nil {
+		s.opt.Logger.Error("model not loaded", "model", sl.name, "version", sl.version, "err", err)
+		return nil, sl.notReady()
+	}
+	if v := sl.acquire(); v != nil {
+		return v, nil
+	}
+	return nil, sl.notReady()
+}
+
+// take waits for the slot's turn, give passes it on.
+func (sl *slot) take(ctx context.Context) error {
+	select {
+	case sl.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (sl *slot) give() { <-sl.turn }
+
+func (sl *slot) isLazy() bool {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	return sl.lazy && !sl.off
+}
+
+func (sl *slot) mayRetry() bool {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	return sl.err == nil || time.Since(sl.tried) >= reloadAfter
+}
+
+// notReady is the answer for a version that is known and cannot be used now.
+func (sl *slot) notReady() error {
+	state, _ := sl.status()
+	return failf(http.StatusServiceUnavailable, "the model is not available: version %q of %q is %s, the repository's index has the reason",
+		short(sl.version), short(sl.name), state)
+}
+
+// loadInto loads a slot, and replaces what is in it only by something that has proved to work. revision is that of
+// the content to expect, for a failure to be remembered by. The caller has the slot's turn.
+func (s *Server) loadInto(ctx context.Context, sl *slot, revision string) error {
+	if err := sl.drained(ctx); err != nil {
+		return err
+	}
+	if s.closed.Load() {
+		return errStop
+	}
+	if s.opt.Load == nil {
+		return fmt.Errorf("%w: nothing loads further versions", ErrUnavailable)
+	}
+	sl.note(StateLoading, "")
+	m, err := s.opt.Load(ctx, sl.name, sl.version)
+	var v *version
 	if err == nil {
-		if v, err = s.newVersion(m); err != nil {
+		if v, err = s.newVersion(sl, m); err != nil {
 			err = errors.Join(err, closeAll([]Model{m}))
 		}
 	}
 	if err != nil {
-		v, err = nil, errors.Join(ErrUnavailable, err)
+		sl.fail(err, revision)
+		return errors.Join(ErrUnavailable, err)
 	}
-	sl.set(v, err)
-	return v, err
+	s.fill(sl, v)
+	return nil
+}
+
+// drained waits until what was last in the slot is closed, so that there are never three of one version in memory.
+func (sl *slot) drained(ctx context.Context) error {
+	sl.mu.Lock()
+	draining := sl.draining
+	sl.mu.Unlock()
+	if draining == nil {
+		return nil
+	}
+	select {
+	case <-draining:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// fill puts a version into its slot and drains what was there.
+func (s *Server) fill(sl *slot, v *version) {
+	sl.mu.Lock()
+	old := sl.live.Swap(v)
+	sl.state, sl.reason, sl.err, sl.revision, sl.tried, sl.off = StateReady, "", nil, v.info.Revision, time.Now(), false
+	sl.mu.Unlock()
+	if old != nil {
+		s.retire(sl, old)
+	}
+}
+
+// fail notes that a version could not be loaded. What is in the slot stays.
+func (sl *slot) fail(err error, revision string) {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	sl.state, sl.reason, sl.err, sl.revision, sl.tried = StateUnavailable, reasonOf(err), err, revision, time.Now()
+	if sl.live.Load() != nil {
+		sl.reason = "the version before its last change is served: " + sl.reason
+	}
+}
+
+// empty takes what is in the slot out of service. The returned channel is closed when it is closed.
+func (s *Server) empty(sl *slot, state State, reason string) <-chan struct{} {
+	sl.mu.Lock()
+	old := sl.live.Swap(nil)
+	sl.state, sl.reason, sl.err = state, reason, nil
+	if old != nil {
+		sl.state = StateUnloading
+	}
+	sl.mu.Unlock()
+	if old == nil {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	done := s.retire(sl, old)
+	s.retiring.Go(func() {
+		<-done
+		sl.mu.Lock()
+		defer sl.mu.Unlock()
+		if sl.state == StateUnloading {
+			sl.state = state
+		}
+	})
+	return done
+}
+
+// retire closes a version that nothing leads to any more when the last request has let go of it.
+func (s *Server) retire(sl *slot, v *version) <-chan struct{} {
+	done := make(chan struct{})
+	sl.mu.Lock()
+	sl.draining = done
+	sl.mu.Unlock()
+	s.retiring.Go(func() {
+		defer close(done)
+		v.release()
+		<-v.idle
+		if err := closeAll([]Model{v.model}); err != nil {
+			s.opt.Logger.Error("model not closed", "model", sl.name, "version", sl.version, "err", err)
+			s.closeErrs.add(err)
+		}
+	})
+	return done
+}
+
+// closeModels takes everything out of service and waits until it is closed.
+func (s *Server) closeModels() error {
+	s.closed.Store(true)
+	for _, e := range *s.catalog.Load() {
+		for _, sl := range e.slots {
+			sl.turn <- struct{}{} // after a load under way
+			s.empty(sl, StateUnavailable, "the server stopped")
+			sl.give()
+		}
+	}
+	s.retiring.Wait()
+	return s.closeErrs.join()
+}
+
+// reasonOf makes an error a sentence for clients: one line without paths, such as those of a library's own sources.
+func reasonOf(err error) string {
+	const most = 400
+	words := strings.Fields(err.Error())
+	words = slices.DeleteFunc(words, func(w string) bool { return strings.Count(strings.TrimLeft(w, `"'([`), "/") > 1 })
+	text := strings.TrimPrefix(strings.Join(words, " "), "serve: ")
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
 }

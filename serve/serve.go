@@ -101,11 +101,16 @@ func (o Options) withDefaults() Options {
 // Server serves models. Make it with [New], then call Run once, or Close.
 type Server struct {
 	opt    Options
-	models map[string]*entry
 	cores  *semaphore.Weighted
 	memory memory
 	text   sync.Pool // *bytes.Buffer, the JSON of answers
 	met    *metrics
+
+	catalog   atomic.Pointer[catalog]
+	writer    chan struct{} // holds one token; who has it may change the catalog
+	retiring  sync.WaitGroup
+	closed    atomic.Bool // nothing is loaded any more
+	closeErrs errorList
 
 	ready    atomic.Bool
 	listener net.Listener
@@ -116,7 +121,8 @@ type Server struct {
 // the one with the highest version answers requests that name none. The server owns the models from here on, also
 // when New fails, and closes them at the end of Run or in Close.
 func New(o Options, models ...Model) (_ *Server, err error) {
-	s := &Server{opt: o.withDefaults(), models: map[string]*entry{}}
+	s := &Server{opt: o.withDefaults(), writer: make(chan struct{}, 1)}
+	s.catalog.Store(&catalog{})
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, closeAll(models), s.closeListeners())
@@ -128,11 +134,13 @@ func New(o Options, models ...Model) (_ *Server, err error) {
 	if s.met, err = newMetrics(s.opt.Registry); err != nil {
 		return nil, err
 	}
+	first := catalog{}
 	for _, m := range models {
-		if err := s.add(m); err != nil {
+		if err := s.add(first, m); err != nil {
 			return nil, err
 		}
 	}
+	s.catalog.Store(&first)
 	if s.listener = s.opt.Listener; s.listener == nil {
 		if s.listener, err = listen(s.opt.HTTP); err != nil {
 			return nil, err
@@ -188,7 +196,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if a, ok := s.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
 		s.opt.Logger.Warn("anyone who reaches this address may use the models", "address", a.String())
 	}
-	s.opt.Logger.Debug("serving", "address", s.Addr().String(), "models", len(s.models))
+	s.opt.Logger.Debug("serving", "address", s.Addr().String(), "models", len(*s.catalog.Load()))
 	<-failed.Done()
 	s.ready.Store(false)
 	drained := s.drain(ctx, cut, servers)
@@ -246,14 +254,6 @@ func (s *Server) closeListeners() error {
 	return errors.Join(errs...)
 }
 
-func (s *Server) closeModels() error {
-	var all []Model
-	for _, e := range s.models {
-		all = append(all, e.loaded()...)
-	}
-	return closeAll(all)
-}
-
 func closeAll(models []Model) error {
 	var errs []error
 	for _, m := range models {
@@ -262,6 +262,24 @@ func closeAll(models []Model) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// errorList gathers errors of many goroutines.
+type errorList struct {
+	mu   sync.Mutex
+	errs []error
+}
+
+func (l *errorList) add(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.errs = append(l.errs, err)
+}
+
+func (l *errorList) join() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return errors.Join(l.errs...)
 }
 
 func (s *Server) recycle(b *bytes.Buffer) {
