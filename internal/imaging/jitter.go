@@ -58,27 +58,27 @@ func (c change) apply(m *Image, a Arithmetic) {
 // meanGray rounds halves up in Pillow (ImageEnhance.Contrast) and to even in
 // mmcv (adjust_contrast).
 func meanGray(m *Image, opencv bool) uint8 {
-	var sum, n uint64
-	switch {
-	case m.C == 1:
-		for _, p := range m.Pix {
-			sum += uint64(p)
-		}
-		n = uint64(len(m.Pix))
-	case opencv:
-		sum, n = sumGray(m, lumaOpenCV)
-	default:
-		sum, n = sumGray(m, luma)
-	}
+	sum, n := sumGray(m, opencv)
 	if opencv {
 		return uint8(math.RoundToEven(float64(sum) / float64(n)))
 	}
 	return uint8((2*sum + n) / (2 * n))
 }
 
-func sumGray(m *Image, gray func(r, g, b uint8) uint8) (sum, n uint64) {
+func sumGray(m *Image, opencv bool) (sum, n uint64) {
+	if m.C == 1 {
+		for _, p := range m.Pix {
+			sum += uint64(p)
+		}
+		return sum, uint64(len(m.Pix))
+	}
 	for i := 0; i+2 < len(m.Pix); i += 3 {
-		sum += uint64(gray(m.Pix[i], m.Pix[i+1], m.Pix[i+2]))
+		p := m.Pix[i : i+3 : i+3]
+		if opencv {
+			sum += uint64(lumaOpenCV(p[0], p[1], p[2]))
+		} else {
+			sum += uint64(luma(p[0], p[1], p[2]))
+		}
 	}
 	return sum, uint64(len(m.Pix) / 3)
 }
