@@ -22,6 +22,7 @@ import (
 
 type exportOptions struct {
 	random   cli.ExportRandom
+	pth      cli.ExportPTH
 	out      string
 	data     string
 	images   int
@@ -37,8 +38,12 @@ func newExportCommand() *cobra.Command {
 		Long: `Export a trained net to ONNX: batch norm folded, preprocessing, labels and lineage
 as metadata. Before the file appears, its logits in ONNX Runtime are compared with
 libtorch's on images of the data set. Of a supernet, --arch names the net, whose
-batch-norm statistics are recomputed. With --space the graph gets random weights.`,
+batch-norm statistics are recomputed. With --space the graph gets random weights.
+
+With --pth the weights of a net or of a whole supernet are written for PyTorch
+instead, under the names of a published code base, which loads them.`,
 		Example: `  spos export work/subnet -o models/shufflenet/1/model.onnx
+  spos export work/subnet --pth subnet.pth --dialect mmrazor1
   spos export --space shufflenetv2-spos --arch 21012020202300003233 -o net.onnx`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if o.random.Space != "" {
@@ -47,6 +52,9 @@ batch-norm statistics are recomputed. With --space the graph gets random weights
 			return cobra.ExactArgs(1)(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.pth.File != "" {
+				return o.pth.Run(cmd, args[0], o.json)
+			}
 			if o.random.Space != "" {
 				return o.random.Run(cmd, o.out)
 			}
@@ -54,13 +62,16 @@ batch-norm statistics are recomputed. With --space the graph gets random weights
 		},
 	}
 	o.random.Flags(cmd)
+	o.pth.Flags(cmd)
 	f := cmd.Flags()
-	f.StringVarP(&o.out, "output", "o", "", "file to write")
+	f.StringVarP(&o.out, "output", "o", "", "ONNX file to write")
 	f.StringVar(&o.data, "data", "", "data set to verify on (default: the one trained on)")
 	f.IntVar(&o.images, "images", 256, "images to verify on")
 	f.BoolVar(&o.noVerify, "no-verify", false, "write the file without comparing it with libtorch")
 	f.BoolVar(&o.json, "json", false, "print the outcome as JSON")
-	_ = cmd.MarkFlagRequired("output")
+	cmd.MarkFlagsOneRequired("output", "pth")
+	cmd.MarkFlagsMutuallyExclusive("output", "pth")
+	cmd.MarkFlagsMutuallyExclusive("space", "pth")
 	return cmd
 }
 

@@ -18,6 +18,7 @@ import (
 	"spos/internal/ckpt"
 	"spos/internal/config"
 	"spos/internal/data"
+	"spos/internal/imaging"
 	"spos/internal/runs"
 	"spos/supernet"
 )
@@ -43,7 +44,7 @@ func openSetup(ctx context.Context, cfg config.Train) (*setup, error) {
 
 func openSetupIn(ctx context.Context, cfg config.Train, space *arch.Space) (_ *setup, err error) {
 	if cfg.Data.Path == "" {
-		return nil, cli.WithHint(errors.New("data.path: no data set is given"), "name it in the configuration, or with --set data.path=DIR")
+		return nil, cli.WithHint(errors.New("data.path: no data set is given"), "name it in the configuration, with --set data.path=DIR, or with --data DIR")
 	}
 	sets, err := data.Open(ctx, cfg.Data.Spec)
 	if err != nil {
@@ -171,7 +172,7 @@ func restore(ctx context.Context, path string, adjust func(*config.Train)) (*res
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := config.Read(strings.NewReader(c.State.Config), c.Path+": configuration", config.DefaultTrain(), nil)
+	cfg, err := configOf(c)
 	if err != nil {
 		return nil, err
 	}
@@ -188,6 +189,21 @@ func restore(ctx context.Context, path string, adjust func(*config.Train)) (*res
 		return nil, err
 	}
 	return &restored{s, c}, nil
+}
+
+// configOf is the configuration that a checkpoint was trained under. One that
+// was imported has none, only the preprocessing.
+func configOf(c *ckpt.Checkpoint) (config.Train, error) {
+	if c.State.Config != "" {
+		return config.Read(strings.NewReader(c.State.Config), c.Path+": configuration", config.DefaultTrain(), nil)
+	}
+	cfg := config.DefaultTrain()
+	recipe, err := imaging.ParseRecipe(c.State.Recipe)
+	if err != nil {
+		return cfg, fmt.Errorf("%s: %w", c.Path, err)
+	}
+	cfg.Data.Recipe = &recipe
+	return cfg, nil
 }
 
 // load makes the model with the checkpoint's weights.

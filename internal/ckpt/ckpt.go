@@ -39,6 +39,24 @@ var ErrMissing = errors.New("ckpt: no such tensor")
 type Tensor struct {
 	Shape []int
 	Data  []float32
+	// Load makes the elements where Data is nil. [Write] calls it when it comes
+	// to the tensor, so that what is only passed on is never in memory as a
+	// whole. No reader of this package sets it.
+	Load func() ([]float32, error)
+}
+
+// load is the elements, as many as fill the shape.
+func (t Tensor) load() ([]float32, error) {
+	if t.Load != nil {
+		var err error
+		if t.Data, err = t.Load(); err != nil {
+			return nil, err
+		}
+	}
+	if n, err := elements(t.Shape, math.MaxInt64/4); err != nil || n != int64(len(t.Data)) {
+		return nil, fmt.Errorf("%d elements do not fill shape %v", len(t.Data), t.Shape)
+	}
+	return t.Data, nil
 }
 
 // Write writes a safetensors file of float32 tensors, in the order in which
@@ -61,7 +79,11 @@ func Write(path string, meta map[string]string, tensors iter.Seq2[string, Tensor
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	for _, t := range all {
-		if err := writeFloats(w, t.Data); err != nil {
+		data, err := t.load()
+		if err == nil {
+			err = writeFloats(w, data)
+		}
+		if err != nil {
 			return fmt.Errorf("write %s: %w", path, err)
 		}
 	}
@@ -95,7 +117,7 @@ func header(meta map[string]string, tensors iter.Seq2[string, Tensor]) ([]byte, 
 		}
 		seen[name] = true
 		n, err := elements(t.Shape, math.MaxInt64/4)
-		if err != nil || n != int64(len(t.Data)) {
+		if err != nil || t.Load == nil && n != int64(len(t.Data)) {
 			return nil, nil, fmt.Errorf("tensor %q: %d elements do not fill shape %v", name, len(t.Data), t.Shape)
 		}
 		e, err := json.Marshal(map[string]entry{name: {

@@ -122,6 +122,39 @@ func TestWriteRefusesAndLeavesNothing(t *testing.T) {
 	}
 }
 
+// Tensors that are made when their turn comes give the same file, and an error
+// there leaves nothing.
+func TestWriteLoads(t *testing.T) {
+	dir := t.TempDir()
+	lazy := func(n named, err error) named {
+		data := n.t.Data
+		return named{n.name, ckpt.Tensor{Shape: n.t.Shape, Load: func() ([]float32, error) { return data, err }}}
+	}
+	plain, loaded := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	if err := ckpt.Write(plain, nil, seq(three...)); err != nil {
+		t.Fatal(err)
+	}
+	if err := ckpt.Write(loaded, nil, seq(lazy(three[0], nil), three[1], lazy(three[2], nil))); err != nil {
+		t.Fatal(err)
+	}
+	a, _ := os.ReadFile(plain)
+	b, _ := os.ReadFile(loaded)
+	if !bytes.Equal(a, b) {
+		t.Error("the files differ")
+	}
+	broken := errors.New("broken")
+	if err := ckpt.Write(filepath.Join(dir, "c"), nil, seq(three[0], lazy(three[1], broken))); !errors.Is(err, broken) {
+		t.Errorf("an error midway: %v", err)
+	}
+	short := ckpt.Tensor{Shape: []int{3}, Load: func() ([]float32, error) { return []float32{1}, nil }}
+	if err := ckpt.Write(filepath.Join(dir, "c"), nil, seq(named{"x", short})); err == nil || !strings.Contains(err.Error(), "do not fill") {
+		t.Errorf("too few elements: %v", err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 2 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
 func raw(head string, data ...byte) []byte {
 	b := binary.LittleEndian.AppendUint64(nil, uint64(len(head)))
 	return append(append(b, head...), data...)

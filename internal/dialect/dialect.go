@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"spos/internal/arch"
+	"spos/internal/imaging"
 )
 
 // ErrUnknown is wrapped by the error about a name that no dialect has.
@@ -21,14 +22,13 @@ var ErrUnfit = errors.New("the dialect has no words for the space")
 type Dialect struct {
 	Name  string
 	About string
-	// Preset names the preprocessing that its networks were trained with.
-	Preset string
+	// Recipe is the preprocessing that its networks were trained with.
+	Recipe func() imaging.Recipe
 	// Wiring and Projection are those of its shuffle blocks ([arch.ShuffleSpec]);
 	// empty where it has none.
 	Wiring, Projection string
-	// Wrap says that its files hold the tensors under "state_dict", and Meta
-	// that "meta" lies beside it.
-	Wrap, Meta bool
+	// Wrapped says that its files hold the tensors under "state_dict".
+	Wrapped bool
 
 	// name is the paths of a layer's module and of its norm's; empty where the
 	// code base has no such layer.
@@ -83,6 +83,15 @@ func (t Target) Params() ([]arch.Param, error) {
 		ps = append(ps, v.Param)
 	}
 	return ps, nil
+}
+
+// RecipeFor is the preprocessing for a target whose images have this shape.
+func (d *Dialect) RecipeFor(in arch.Shape) imaging.Recipe {
+	r := d.Recipe()
+	if in.C == 1 {
+		r = imaging.Recipe{Color: imaging.Gray}
+	}
+	return r.Sized(in.H, in.W)
 }
 
 // Entry is one tensor: what it is here, how it is called there, and the order

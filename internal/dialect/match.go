@@ -3,6 +3,7 @@ package dialect
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -38,8 +39,8 @@ func (m *Match) Moved() int {
 // Detect finds the one dialect and target whose names and shapes are exactly
 // those of a file. Nil dialects are all. Where none fits, the error is a
 // [*Mismatch] with the nearest; where several targets do, it wraps
-// [ErrAmbiguous].
-func Detect(file []Tensor, targets []Target, dialects []*Dialect) (*Match, error) {
+// [ErrAmbiguous]; where there is no target, it is [ErrNoTarget].
+func Detect(file []Tensor, targets iter.Seq[Target], dialects []*Dialect) (*Match, error) {
 	if dialects == nil {
 		dialects = all
 	}
@@ -52,8 +53,10 @@ func Detect(file []Tensor, targets []Target, dialects []*Dialect) (*Match, error
 		nearest *Mismatch
 		others  []string
 		unfit   error
+		tried   int
 	)
-	for _, t := range targets {
+	for t := range targets {
+		tried++
 		layers, err := t.layers()
 		if err != nil {
 			return nil, err
@@ -80,14 +83,19 @@ func Detect(file []Tensor, targets []Target, dialects []*Dialect) (*Match, error
 		return fits[0].complete()
 	case len(fits) > 1:
 		return nil, ambiguous(fits)
+	case nearest == nil && unfit == nil:
+		return nil, ErrNoTarget
 	case nearest == nil:
 		return nil, unfit
 	}
-	if len(others) > 1 && len(targets) == 1 {
+	if len(others) > 1 && tried == 1 {
 		nearest.Tried = others
 	}
 	return nil, nearest
 }
+
+// ErrNoTarget is returned where there is nothing to compare a file with.
+var ErrNoTarget = errors.New("no space to compare the tensors with")
 
 // ErrAmbiguous is wrapped where a file fits several targets.
 var ErrAmbiguous = errors.New("the tensors fit more than one space")

@@ -5,17 +5,17 @@ import (
 	"strings"
 
 	"spos/internal/arch"
+	"spos/internal/imaging"
 )
 
 // mmrazor0 is open-mmlab/mmrazor, branch 0.x, with mmcls.
 var mmrazor0 = Dialect{
 	Name:       "mmrazor0",
 	About:      "mmrazor 0.x, SPOS of ShuffleNetV2 and MobileNet (supernet, retraining)",
-	Preset:     "mmrazor",
+	Recipe:     imaging.MMRazor,
 	Wiring:     "shuffle",
 	Projection: "half",
-	Wrap:       true,
-	Meta:       true,
+	Wrapped:    true,
 	prefix:     func(key string, _ bool) string { return "architecture.model." + classifier(key) },
 	name:       func(l layer) (string, string) { return mmrazor(l, "choices") },
 }
@@ -25,11 +25,10 @@ var mmrazor0 = Dialect{
 var mmrazor1 = Dialect{
 	Name:       "mmrazor1",
 	About:      "mmrazor 1.x, SPOS of ShuffleNetV2 and MobileNet (supernet, sub_model)",
-	Preset:     "mmrazor",
+	Recipe:     imaging.MMRazor,
 	Wiring:     "shuffle",
 	Projection: "half",
-	Wrap:       true,
-	Meta:       true,
+	Wrapped:    true,
 	prefix: func(key string, alone bool) string {
 		if alone {
 			return classifier(key)

@@ -3,6 +3,8 @@ package dialect
 import (
 	"fmt"
 	"strconv"
+
+	"spos/internal/imaging"
 )
 
 // anglenas is megvii-model/AngleNAS, SPOS and FairNAS: the supernets of
@@ -10,11 +12,11 @@ import (
 // leaves identities out. Its files hold the state dict of a
 // DistributedDataParallel.
 var anglenas = Dialect{
-	Name:   "anglenas",
-	About:  "AngleNAS, MobileNet spaces of SPOS and FairNAS (shrinking, searching, training from scratch)",
-	Preset: "anglenas",
-	Wrap:   true,
-	prefix: func(key string, _ bool) string { return "module." + key },
+	Name:    "anglenas",
+	About:   "AngleNAS, MobileNet spaces of SPOS and FairNAS (shrinking, searching, training from scratch)",
+	Recipe:  imaging.AngleNAS,
+	Wrapped: true,
+	prefix:  func(key string, _ bool) string { return "module." + key },
 	name: func(l layer) (string, string) {
 		switch {
 		case l.single("stem"):
@@ -40,7 +42,7 @@ var anglenas = Dialect{
 var macro = Dialect{
 	Name:   "nasbench-macro",
 	About:  "NAS-Bench-Macro, the stand-alone networks of the benchmark",
-	Preset: "cifar10",
+	Recipe: cifar10,
 	prefix: func(key string, _ bool) string { return key },
 	name: func(l layer) (string, string) {
 		block := "features." + strconv.Itoa(l.index)

@@ -1,15 +1,17 @@
 package dialect
 
+import "spos/internal/imaging"
+
 // spos is megvii-model/SinglePathOneShot, src/{Supernet,Search,Evaluation},
 // and, under the same names, megvii-model/ShuffleNet-Series, OneShot. Its
 // files hold the state dict of a DataParallel.
 var spos = Dialect{
 	Name:       "spos",
 	About:      "the authors' SinglePathOneShot (supernet, search, evaluation) and ShuffleNet-Series OneShot",
-	Preset:     "official",
+	Recipe:     imaging.OfficialSPOS,
 	Wiring:     "deinterleave",
 	Projection: "input",
-	Wrap:       true,
+	Wrapped:    true,
 	prefix:     func(key string, _ bool) string { return "module." + key },
 	name: func(l layer) (string, string) {
 		switch {
@@ -30,7 +32,7 @@ var spos = Dialect{
 var shunlu91 = Dialect{
 	Name:       "shunlu91",
 	About:      "ShunLu91's Single-Path-One-Shot-NAS for CIFAR-10 (supernet, retraining)",
-	Preset:     "cifar10",
+	Recipe:     cifar10,
 	Wiring:     "main_first",
 	Projection: "input",
 	prefix:     func(key string, _ bool) string { return key },
@@ -47,4 +49,13 @@ var shunlu91 = Dialect{
 		}
 		return "", ""
 	},
+}
+
+// cifar10 is the evaluation of CIFAR-10 that several code bases share:
+// ToTensor, and Normalize with the mean and deviation of its training images.
+func cifar10() imaging.Recipe {
+	return imaging.Recipe{
+		Color: imaging.RGB, Height: 32, Width: 32,
+		Mean: []float32{0.49139968, 0.48215827, 0.44653124}, Std: []float32{0.24703233, 0.24348505, 0.26158768},
+	}
 }
