@@ -314,7 +314,7 @@ func TestValidate(t *testing.T) {
 func TestDataFor(t *testing.T) {
 	big, small := arch.Shape{C: 3, H: 224, W: 224}, arch.Shape{C: 1, H: 28, W: 28}
 	d, err := config.Data{}.For(big)
-	if err != nil || !cmp.Equal(*d.Recipe, imaging.OfficialSPOS()) || !cmp.Equal(*d.Augment, imaging.SPOSAugment()) {
+	if err != nil || !cmp.Equal(*d.Recipe, imaging.OfficialSPOS()) || !cmp.Equal(*d.Augment, imaging.OfficialSPOSAugment()) {
 		t.Errorf("224: %+v, %v", d, err)
 	}
 	d, err = config.Data{}.For(small)

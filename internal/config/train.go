@@ -151,8 +151,7 @@ func (d Data) Validate() error {
 
 // For fills in what is absent for a network of this input: from the preset
 // where one is named, sized to the input (see [imaging.Recipe.Sized]). Without
-// one it is, at 3×224×224, the official recipe and what the official and
-// mmrazor's augmentations share, else a resize to the input's size with values
+// one it is, at 3×224×224, the preset official, else a resize to the input's size with values
 // in 0..1, and a random flip. A recipe that is there gets the input's size
 // where it has none, and must agree with it.
 func (d Data) For(in arch.Shape) (Data, error) {
@@ -190,7 +189,7 @@ func (d Data) defaults(in arch.Shape) (imaging.Recipe, imaging.Augment, error) {
 		}
 		return recipe.Sized(in.H, in.W), augment, nil
 	case in == arch.Shape{C: 3, H: 224, W: 224}:
-		return imaging.OfficialSPOS(), imaging.SPOSAugment(), nil
+		return imaging.OfficialSPOS(), imaging.OfficialSPOSAugment(), nil
 	case in.C == 1:
 		return imaging.Recipe{Color: imaging.Gray}, imaging.Augment{Flip: 0.5}, nil
 	}
