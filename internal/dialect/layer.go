@@ -24,7 +24,7 @@ type layer struct {
 	stems  int    // layers in the stem
 
 	candidate string // its name
-	choice    int    // its index; -1 where several candidates share it
+	choice    int    // its index, counting candidates that share their layers as one
 	block     string // what it is built as: shuffle, xception, mbconv or identity
 	branch    string // main or proj; empty outside of a block's branches
 	n         int    // of the branch's convolutions
@@ -149,7 +149,13 @@ func (l *layer) resolve(s *arch.Space) {
 	for i := l.index - 1; i >= 0 && s.Stage(i) == l.stage; i-- {
 		l.place++
 	}
-	l.choice = slices.Index(s.Candidates(l.index), l.candidate)
+	var bases []string
+	for _, name := range s.Candidates(l.index) {
+		if base, _, _ := strings.Cut(name, "@"); !slices.Contains(bases, base) {
+			bases = append(bases, base)
+		}
+	}
+	l.choice = slices.Index(bases, l.candidate)
 	for _, c := range spec.Candidates {
 		if c.Name == l.candidate {
 			l.block = c.Block
@@ -164,13 +170,10 @@ func sequential(path string, slot int) (conv, norm string) {
 }
 
 // chosen is the path of a choice block in a list of blocks: of a supernet the
-// list holds lists of candidates. Empty where candidates share the layer.
+// list holds lists of candidates.
 func (l layer) chosen() string {
-	switch {
-	case l.alone:
+	if l.alone {
 		return strconv.Itoa(l.index)
-	case l.choice < 0:
-		return ""
 	}
 	return fmt.Sprintf("%d.%d", l.index, l.choice)
 }

@@ -3,8 +3,9 @@ package dialect
 import "spos/internal/imaging"
 
 // spos is megvii-model/SinglePathOneShot, src/{Supernet,Search,Evaluation},
-// and, under the same names, megvii-model/ShuffleNet-Series, OneShot. Its
-// files hold the state dict of a DataParallel.
+// and, under the same names, megvii-model/ShuffleNet-Series, OneShot, whose
+// supernet is not published: of the channel space the widths of a block share
+// its place. Its files hold the state dict of a DataParallel.
 var spos = Dialect{
 	Name:       "spos",
 	About:      "the authors' SinglePathOneShot (supernet, search, evaluation) and ShuffleNet-Series OneShot",
@@ -17,7 +18,7 @@ var spos = Dialect{
 		switch {
 		case l.single("stem"):
 			return sequential("first_conv", 0)
-		case l.shuffled() && l.chosen() != "":
+		case l.shuffled():
 			return sequential("features."+l.chosen()+".branch_"+l.branch, l.slot)
 		case l.single("tail"):
 			return sequential("conv_last", 0)
@@ -40,7 +41,7 @@ var shunlu91 = Dialect{
 		switch {
 		case l.single("stem"):
 			return sequential("stem", 0)
-		case l.shuffled() && l.chosen() != "":
+		case l.shuffled():
 			return sequential("choice_block."+l.chosen()+".cb_"+l.branch, l.slot)
 		case l.single("tail"):
 			return sequential("last_conv", 0)
