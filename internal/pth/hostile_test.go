@@ -324,7 +324,6 @@ func TestBombs(t *testing.T) {
 		want string
 	}{
 		"lists":     {around(t, "\x80\x02"+strings.Repeat("]", 4<<20)), "more than 2097152 operations"},
-		"marks":     {around(t, "\x80\x02"+strings.Repeat("(", 4<<20)), "more than 2097152 operations"},
 		"memo":      {around(t, "\x80\x04"+strings.Repeat("}\x94", 2<<20)), "more than 2097152 operations"},
 		"nested":    {around(t, "\x80\x02"+strings.Repeat("]", 1<<20)+strings.Repeat("a", 1<<20-1)+"."), "a list, not a dict"},
 		"pairs":     {around(t, "\x80\x02]q\x00("+strings.Repeat("N", 1<<20)+"e\x85q\x010"+strings.Repeat(global("collections", "OrderedDict")+"h\x01R", 2000)+"."), "operations"},
@@ -338,8 +337,10 @@ func TestBombs(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("want %q, got %v", tt.want, err)
 			}
-			if got := after.TotalAlloc - before.TotalAlloc; got > 600<<20 {
-				t.Errorf("allocated %d MB in all", got>>20)
+			got := (after.TotalAlloc - before.TotalAlloc) >> 20
+			t.Logf("%d MB in all for a file of %d kB", got, len(tt.b)>>10)
+			if got > 400 {
+				t.Errorf("allocated %d MB in all", got)
 			}
 		})
 	}

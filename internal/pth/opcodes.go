@@ -60,7 +60,7 @@ var opcodes = [256]func(*machine){
 	'h':  func(m *machine) { recall(m, 1) },
 	'j':  func(m *machine) { recall(m, 4) },
 
-	'c':  func(m *machine) { global2(m, m.line(), m.line()) },
+	'c':  func(m *machine) { pushGlobal(m, m.line(), m.line()) },
 	0x93: stackGlobal,
 	0x82: func(m *machine) { extension(m, 1) },
 	0x83: func(m *machine) { extension(m, 2) },
@@ -182,7 +182,7 @@ func recall(m *machine, size int) {
 	m.push(v)
 }
 
-func global2(m *machine, module, name string) {
+func pushGlobal(m *machine, module, name string) {
 	if len(module) > maxGlobal || len(name) > maxGlobal {
 		m.fail("a name of more than %d bytes", maxGlobal)
 		return
@@ -196,7 +196,7 @@ func stackGlobal(m *machine) {
 	if !ok1 || !ok2 {
 		m.fail("a class wants two strings")
 	}
-	global2(m, module, name)
+	pushGlobal(m, module, name)
 }
 
 // extension names a class by a number that only the writer's registry knows.
@@ -220,7 +220,7 @@ func newObjEx(m *machine) {
 }
 
 func inst(m *machine) {
-	global2(m, m.line(), m.line())
+	pushGlobal(m, m.line(), m.line())
 	class := m.pop()
 	m.push(m.call(class, newSeq('(', m.popMark())))
 }
