@@ -22,8 +22,14 @@ type gate struct {
 	met    *modelMetrics
 }
 
-// full reports that enter would refuse, so that a body need not be read first.
-func (g *gate) full() bool { return g.inside.Load() >= g.limit }
+// refuse answers at once for what enter would refuse, so that a body need not be read first.
+func (g *gate) refuse() error {
+	if g.inside.Load() < g.limit {
+		return nil
+	}
+	g.met.rejected("queue_full")
+	return errBusy
+}
 
 // enter waits for cores until ctx is done and returns the function that gives them back. It refuses at once when
 // the queue is full.

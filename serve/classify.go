@@ -53,9 +53,8 @@ func (s *Server) classify(w http.ResponseWriter, r *http.Request, c *call) (err 
 	if err != nil {
 		return err
 	}
-	if v.gate.full() {
-		v.met.rejected("queue_full")
-		return errBusy
+	if err := v.gate.refuse(); err != nil {
+		return err
 	}
 	mem := &arena{m: &s.memory}
 	defer mem.free()

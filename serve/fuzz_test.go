@@ -53,7 +53,7 @@ func FuzzInferJSON(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		mem := &arena{m: m}
 		defer mem.free()
-		r := &requestReader{jsonReader: jsonReader{b: text}, info: &fuzzInfo, mem: mem}
+		r := &requestReader{jsonReader{b: text}, requestParts{info: &fuzzInfo, mem: mem}}
 		if r.read() != nil || r.bind() != nil || r.readTails(&body{Reader: bytes.NewReader(nil)}, false) != nil {
 			return
 		}

@@ -23,9 +23,8 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, c *call) (err err
 	}
 	var t spans
 	defer func() { v.stats.request(&t, err) }()
-	if v.gate.full() {
-		v.met.rejected("queue_full")
-		return errBusy
+	if err := v.gate.refuse(); err != nil {
+		return err
 	}
 	mem := &arena{m: &s.memory}
 	defer mem.free()
@@ -33,14 +32,20 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, c *call) (err err
 	if err != nil {
 		return err
 	}
-	t.start = time.Now()
-	ctx, cancel := context.WithTimeout(r.Context(), s.deadline(req.timeout))
-	defer cancel()
-	out, err := v.compute(ctx, req, mem, &t)
+	out, err := s.compute(r.Context(), v, req, mem, &t)
 	if err != nil {
 		return err
 	}
 	return s.writeInfer(w, v, req, out, &t)
+}
+
+// compute is what every protocol does with a checked request: it waits for its turn, no longer than the request has
+// time, and runs the model. The outputs are good until mem is freed.
+func (s *Server) compute(ctx context.Context, v *version, req *inferRequest, mem *arena, t *spans) ([]Tensor, error) {
+	t.start = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, s.deadline(req.timeout))
+	defer cancel()
+	return v.compute(ctx, req, mem, t)
 }
 
 // deadline is the time that a request has from its last byte to its answer.
@@ -51,7 +56,6 @@ func (s *Server) deadline(asked time.Duration) time.Duration {
 	return s.opt.Timeout
 }
 
-// compute waits for its turn and runs the model on a checked request. The outputs are good until mem is freed.
 func (v *version) compute(ctx context.Context, req *inferRequest, mem *arena, t *spans) ([]Tensor, error) {
 	came := time.Now()
 	leave, err := v.gate.enter(ctx)
@@ -124,7 +128,7 @@ func (s *Server) readInfer(w http.ResponseWriter, r *http.Request, info *ModelIn
 	case length > s.opt.MaxBody || b.size >= 0 && length > b.size:
 		return nil, badRequest("%s is larger than the body", headerLength)
 	}
-	rd := &requestReader{info: info, mem: mem}
+	rd := &requestReader{requestParts: requestParts{info: info, mem: mem}}
 	if length < 0 {
 		rd.b, err = mem.readAll(b, b.size)
 	} else {
@@ -155,61 +159,6 @@ func jsonLength(h http.Header) (int64, error) {
 	return int64(n), nil
 }
 
-// bind matches the inputs that were read with those that the model has, and checks what does not need their bytes.
-func (r *requestReader) bind() error {
-	var missing []TensorInfo
-	r.req.inputs = make([]Tensor, len(r.info.Inputs))
-	for i, want := range r.info.Inputs {
-		at := slices.IndexFunc(r.in, func(in wireInput) bool { return in.Name == want.Name })
-		if at < 0 {
-			missing = append(missing, want)
-			continue
-		}
-		in := &r.in[at]
-		if err := fits(&in.Tensor, want); err != nil {
-			return err
-		}
-		n, _ := elements(in.Shape)
-		if want := n * int64(in.Type.Size()); in.size >= 0 && in.Type != Bytes && in.size != want {
-			return badRequest("input %q: binary_data_size is %d, its shape and datatype take %d", short(in.Name), in.size, want)
-		}
-		r.req.inputs[i] = in.Tensor
-	}
-	for i, in := range r.in {
-		if !slices.ContainsFunc(r.info.Inputs, func(t TensorInfo) bool { return t.Name == in.Name }) {
-			return badRequest("the model has no input %q, it has %s", short(in.Name), tensorNames(r.info.Inputs))
-		}
-		if slices.ContainsFunc(r.in[:i], func(t wireInput) bool { return t.Name == in.Name }) {
-			return badRequest("the input %q appears twice", short(in.Name))
-		}
-	}
-	if len(missing) > 0 {
-		return badRequest("missing inputs: %s", tensorNames(missing))
-	}
-	r.req.outputs = r.wanted()
-	for _, o := range r.req.outputs {
-		if (o.Type == FP16 || o.Type == BF16) && !o.binary {
-			return badRequest("output %q is %s, which has no JSON form: ask for it with binary_data", o.Name, o.Type)
-		}
-	}
-	return nil
-}
-
-// wanted lists the outputs asked for, all of them where none was named.
-func (r *requestReader) wanted() []wantedOutput {
-	var wanted []wantedOutput
-	for i, name := range r.names {
-		at := slices.IndexFunc(r.info.Outputs, func(t TensorInfo) bool { return t.Name == name })
-		wanted = append(wanted, wantedOutput{r.info.Outputs[at], r.bins[i] == 1 || r.bins[i] < 0 && r.req.binaryAll})
-	}
-	if wanted == nil {
-		for _, o := range r.info.Outputs {
-			wanted = append(wanted, wantedOutput{o, r.req.binaryAll})
-		}
-	}
-	return wanted
-}
-
 // readTails reads the tensors that follow the JSON, each straight into its own memory.
 func (r *requestReader) readTails(b *body, binary bool) error {
 	for _, in := range r.in {
@@ -232,44 +181,10 @@ func (r *requestReader) readTails(b *body, binary bool) error {
 		at := slices.IndexFunc(r.req.inputs, func(t Tensor) bool { return t.Name == in.Name })
 		r.req.inputs[at].Data = data
 	}
-	for _, in := range r.req.inputs {
-		if n, _ := elements(in.Shape); in.Type == Bytes {
-			if err := checkStrings(in.Data, n); err != nil {
-				return badRequest("input %q: %v", short(in.Name), err)
-			}
-		} else if in.Type == Bool && !isBools(in.Data) {
-			return badRequest("input %q: a BOOL is neither 0 nor 1", short(in.Name))
-		}
+	if err := r.checkData(); err != nil {
+		return err
 	}
 	return b.finish()
-}
-
-// isBools reports that every byte is 0 or 1: other values are undefined in the languages that kernels are written in.
-func isBools(data []byte) bool {
-	return !slices.ContainsFunc(data, func(c byte) bool { return c > 1 })
-}
-
-// fits checks datatype and shape of an input. A dimension of 0 is refused: runtimes fail inside on it.
-func fits(t *Tensor, want TensorInfo) error {
-	name := short(t.Name)
-	if t.Type != want.Type {
-		return badRequest("input %q: datatype is %s, the model takes %s", name, t.Type, want.Type)
-	}
-	if want.Shape != nil && len(t.Shape) != len(want.Shape) {
-		return badRequest("input %q: shape has %d dimensions, the model takes %v", name, len(t.Shape), want.Shape)
-	}
-	for i, d := range t.Shape {
-		switch {
-		case d < 1:
-			return badRequest("input %q: a dimension of shape is %d", name, d)
-		case want.Shape != nil && want.Shape[i] >= 0 && want.Shape[i] != d:
-			return badRequest("input %q: shape is %v, the model takes %v", name, t.Shape, want.Shape)
-		}
-	}
-	if n, ok := elements(t.Shape); !ok || n > math.MaxInt32 {
-		return badRequest("input %q: shape %v has too many elements", name, t.Shape)
-	}
-	return nil
 }
 
 // readRaw reads a body that is nothing but the bytes of the model's only input. Its shape follows from its size.

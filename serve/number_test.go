@@ -148,7 +148,7 @@ func BenchmarkData(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	for b.Loop() {
 		mem := &arena{m: m}
-		r := requestReader{jsonReader: jsonReader{b: text}, mem: mem}
+		r := requestReader{jsonReader: jsonReader{b: text}, requestParts: requestParts{mem: mem}}
 		if _, err := r.tensor(&wireInput{Tensor: Tensor{Type: FP32, Shape: []int64{n}}}); err != nil {
 			b.Fatal(err)
 		}

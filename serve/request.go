@@ -35,15 +35,20 @@ type wireInput struct {
 	have   bool  // Data is there
 }
 
-// requestReader reads the JSON of a request for one model.
-type requestReader struct {
-	jsonReader
+// requestParts are what a request for one model says, in whatever form it came, until bind has checked it.
+type requestParts struct {
 	info  *ModelInfo
 	mem   *arena
 	req   inferRequest
 	in    []wireInput
 	names []string // of the outputs asked for
 	bins  []int8   // binary_data of those: 1, 0, or -1 where it was not said
+}
+
+// requestReader reads the JSON of a request.
+type requestReader struct {
+	jsonReader
+	requestParts
 }
 
 // once reports the second sight of a key, and of a key that differs from a known one only in case: some readers would
@@ -165,8 +170,8 @@ func (r *requestReader) size(what string) (int64, error) {
 }
 
 func (r *requestReader) input() error {
-	if len(r.in) == len(r.info.Inputs) {
-		return r.errorf("more inputs than the model's %d: %s", len(r.info.Inputs), tensorNames(r.info.Inputs))
+	if err := r.room(); err != nil {
+		return err
 	}
 	in := wireInput{size: -1, dataAt: -1}
 	keys := once{known: []string{"name", "shape", "datatype", "parameters", "data"}}
@@ -285,14 +290,7 @@ func (r *requestReader) output() error {
 	if err != nil {
 		return err
 	}
-	if slices.Contains(r.names, name) {
-		return r.errorf("the output %q is asked for twice", short(name))
-	}
-	if !slices.ContainsFunc(r.info.Outputs, func(t TensorInfo) bool { return t.Name == name }) {
-		return r.errorf("the model has no output %q, it has %s", short(name), tensorNames(r.info.Outputs))
-	}
-	r.names, r.bins = append(r.names, name), append(r.bins, bin)
-	return nil
+	return r.want(name, bin)
 }
 
 func (r *requestReader) outputParameter(bin *int8, key string) error {
