@@ -31,6 +31,7 @@ type entry struct {
 	order []*slot
 	// labels are further names of versions.
 	labels map[string]string
+	off    bool // unloaded by hand: only a load by hand brings it back
 }
 
 // slot is the place of one version of a name. It outlives what is loaded into it.
@@ -48,8 +49,8 @@ type slot struct {
 	err      error // why live is nil, or nil
 	tried    time.Time
 	revision string // of the content that was loaded, or could not be
-	off      bool   // unloaded by hand: only a load by hand brings it back
 	lazy     bool   // loaded when first asked for
+	gone     bool   // not in the catalog any more: nothing is loaded into it
 	draining chan struct{}
 }
 

@@ -63,7 +63,7 @@ func (s *Server) classify(w http.ResponseWriter, r *http.Request, c *call) (err 
 		return err
 	}
 	t.start = time.Now()
-	ctx, cancel := context.WithTimeout(r.Context(), s.opt.Timeout)
+	ctx, cancel := context.WithTimeout(r.Context(), s.deadline(v, 0))
 	defer cancel()
 	logits, err := s.look(ctx, v, data, mem, &t)
 	if err != nil {

@@ -26,7 +26,7 @@ type call struct {
 
 type handler func(*Server, http.ResponseWriter, *http.Request, *call) error
 
-// routes are all there are. {m} and {v} stand for one segment. The server matches them itself: http.ServeMux redirects
+// routes are all there are. {m}, {v} and {r} stand for one segment. The server matches them itself: http.ServeMux redirects
 // and answers in plain text.
 var routes = []struct {
 	method, path, name string
@@ -36,14 +36,25 @@ var routes = []struct {
 	{"GET", "v2/", "server", (*Server).serverMetadata},
 	{"GET", "v2/health/live", "live", (*Server).live},
 	{"GET", "v2/health/ready", "ready", (*Server).isReady},
+	{"GET", "v2/models/stats", "stats", (*Server).modelStats},
 	{"GET", "v2/models/{m}", "model", (*Server).modelMetadata},
 	{"GET", "v2/models/{m}/versions/{v}", "model", (*Server).modelMetadata},
 	{"GET", "v2/models/{m}/ready", "model_ready", (*Server).modelReady},
 	{"GET", "v2/models/{m}/versions/{v}/ready", "model_ready", (*Server).modelReady},
+	{"GET", "v2/models/{m}/config", "config", (*Server).modelConfig},
+	{"GET", "v2/models/{m}/versions/{v}/config", "config", (*Server).modelConfig},
+	{"GET", "v2/models/{m}/stats", "stats", (*Server).modelStats},
+	{"GET", "v2/models/{m}/versions/{v}/stats", "stats", (*Server).modelStats},
 	{"POST", "v2/models/{m}/infer", "infer", (*Server).infer},
 	{"POST", "v2/models/{m}/versions/{v}/infer", "infer", (*Server).infer},
 	{"POST", "v2/models/{m}/classify", "classify", (*Server).classify},
 	{"POST", "v2/models/{m}/versions/{v}/classify", "classify", (*Server).classify},
+	{"POST", "v2/repository/index", "index", (*Server).repositoryIndex},
+	{"POST", "v2/repository/models/{m}/load", "load", (*Server).repositoryLoad},
+	{"POST", "v2/repository/models/{m}/unload", "unload", (*Server).repositoryUnload},
+	{"POST", "v2/repository/{r}/index", "index", (*Server).otherRepository},
+	{"POST", "v2/repository/{r}/models/{m}/load", "load", (*Server).otherRepository},
+	{"POST", "v2/repository/{r}/models/{m}/unload", "unload", (*Server).otherRepository},
 	{"GET", "metrics", "metrics", (*Server).serveMetrics},
 }
 
@@ -122,14 +133,15 @@ func (c *call) match(path string, segments []string) bool {
 			return false
 		}
 		switch want {
-		case "{m}", "{v}":
+		case "{m}", "{v}", "{r}":
 			name, err := url.PathUnescape(segments[i])
 			if err != nil || name == "" {
 				return false
 			}
-			if want == "{m}" {
+			switch want {
+			case "{m}":
 				c.model, c.version = name, ""
-			} else {
+			case "{v}":
 				c.version = name
 			}
 		case segments[i]:

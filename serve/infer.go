@@ -2,6 +2,7 @@ package serve
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -43,20 +44,21 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, c *call) (err err
 // time, and runs the model. The outputs are good until mem is freed.
 func (s *Server) compute(ctx context.Context, v *version, req *inferRequest, mem *arena, t *spans) ([]Tensor, error) {
 	t.start = time.Now()
-	ctx, cancel := context.WithTimeout(ctx, s.deadline(req.timeout))
+	ctx, cancel := context.WithTimeout(ctx, s.deadline(v, req.timeout))
 	defer cancel()
 	return v.compute(ctx, req, mem, t)
 }
 
-// deadline is the time that a request has from its last byte to its answer.
-func (s *Server) deadline(asked time.Duration) time.Duration {
-	if asked > 0 && asked < s.opt.Timeout {
-		return asked
-	}
-	return s.opt.Timeout
+// deadline is the time that a request to v has from its last byte to its answer; asked is 0 where it does not say.
+func (s *Server) deadline(v *version, asked time.Duration) time.Duration {
+	return min(cmp.Or(asked, v.info.Options.Timeout, s.opt.Timeout), s.opt.Timeout)
 }
 
 func (v *version) compute(ctx context.Context, req *inferRequest, mem *arena, t *spans) ([]Tensor, error) {
+	items, most := v.batch(req.inputs), int64(v.info.Options.Batch)
+	if most > 0 && items > most {
+		return nil, badRequest("a batch of %d is more than the model's %d", items, most)
+	}
 	came := time.Now()
 	leave, err := v.gate.enter(ctx)
 	if err != nil {
@@ -80,7 +82,7 @@ func (v *version) compute(ctx context.Context, req *inferRequest, mem *arena, t 
 	if err := v.run(ctx, req.inputs, out, t); err != nil {
 		return nil, err
 	}
-	t.items = v.batch(req.inputs)
+	t.items = items
 	v.stats.execution(t.items, entered, t.input, t.infer, 0)
 	v.met.inferences.Add(float64(t.items))
 	return out, nil

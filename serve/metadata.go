@@ -1,11 +1,14 @@
 package serve
 
 import (
+	"maps"
 	"net/http"
 )
 
 // extensions are those of the protocol that the tests hold the server to.
-var extensions = []string{"binary_tensor_data"}
+var extensions = []string{
+	"binary_tensor_data", "model_configuration", "model_repository", "model_repository(unload_dependents)", "statistics",
+}
 
 func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ *call) error {
 	return s.writeJSON(w, struct {
@@ -47,6 +50,13 @@ func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request, c *call) 
 	if err != nil {
 		return err
 	}
+	properties := maps.Clone(v.info.Properties)
+	for label, version := range s.labelsOf(v.info.Name) {
+		if properties == nil {
+			properties = map[string]string{}
+		}
+		properties["label."+label] = version
+	}
 	return s.writeJSON(w, struct {
 		Name       string            `json:"name"`
 		Versions   []string          `json:"versions"`
@@ -54,7 +64,7 @@ func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request, c *call) 
 		Inputs     []TensorInfo      `json:"inputs"`
 		Outputs    []TensorInfo      `json:"outputs"`
 		Properties map[string]string `json:"properties,omitempty"`
-	}{v.info.Name, s.versionsOf(v.info.Name), v.info.Platform, listed(v.info.Inputs), listed(v.info.Outputs), v.info.Properties})
+	}{v.info.Name, s.versionsOf(v.info.Name), v.info.Platform, listed(v.info.Inputs), listed(v.info.Outputs), properties})
 }
 
 // listed spells an open rank as one variable dimension, the nearest that the protocol can say.

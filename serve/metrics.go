@@ -93,6 +93,16 @@ func (m *metrics) model(name, version string) *modelMetrics {
 	}
 }
 
+// forget drops the series of a version that is served no more.
+func (m *metrics) forget(name, version string) {
+	l := prometheus.Labels{"model": name, "version": version}
+	for _, c := range []interface {
+		DeletePartialMatch(prometheus.Labels) int
+	}{m.requests, m.seconds, m.rejects, m.queue, m.compute, m.decode, m.running, m.queued, m.inferences} {
+		c.DeletePartialMatch(l)
+	}
+}
+
 // rejected counts one of a handful of reasons.
 func (m *modelMetrics) rejected(reason string) { m.rejects.WithLabelValues(reason).Inc() }
 

@@ -47,6 +47,10 @@ type ModelInfo struct {
 	Recipe *imaging.Recipe
 	// Threads is the number of cores that one Run keeps busy; 0 means 1.
 	Threads int
+	// Options are the model's own; zero values leave the server's.
+	Options ModelOptions
+	// Bytes is the size of the model's file; 0: unknown.
+	Bytes int64
 	// Revision tells the content that the model was loaded from; see [Listing]. Empty: unknown.
 	Revision string
 	// Properties are shown in the metadata, such as the architecture and the checkpoint that the model came from.

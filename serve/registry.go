@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,9 @@ func (s *Server) add(c catalog, m Model) error {
 	sl.lazy = false
 	e.order = append(e.order, sl)
 	slices.SortFunc(e.order, func(a, b *slot) int { return compareVersions(b.version, a.version) })
+	if sl == e.order[0] {
+		e.labels = info.Options.Labels
+	}
 	if u, bad := m.(*unavailable); bad {
 		sl.fail(u.err, info.Revision)
 		return nil
@@ -66,7 +70,7 @@ func (s *Server) newVersion(sl *slot, m Model) (*version, error) {
 		return nil, fmt.Errorf("serve: model %q: %w", v.info.Name, err)
 	}
 	v.gate = gate{cores: s.cores, weight: int64(v.info.Threads), met: v.met}
-	v.gate.limit = int64(s.opt.Queue) + int64(s.opt.Cores)/v.gate.weight
+	v.gate.limit = int64(cmp.Or(v.info.Options.Queue, s.opt.Queue)) + int64(s.opt.Cores)/v.gate.weight
 	return v, nil
 }
 
@@ -137,7 +141,7 @@ func (sl *slot) give() { <-sl.turn }
 func (sl *slot) isLazy() bool {
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
-	return sl.lazy && !sl.off
+	return sl.lazy && !sl.gone
 }
 
 func (sl *slot) mayRetry() bool {
@@ -201,7 +205,7 @@ func (sl *slot) drained(ctx context.Context) error {
 func (s *Server) fill(sl *slot, v *version) {
 	sl.mu.Lock()
 	old := sl.live.Swap(v)
-	sl.state, sl.reason, sl.err, sl.revision, sl.tried, sl.off = StateReady, "", nil, v.info.Revision, time.Now(), false
+	sl.state, sl.reason, sl.err, sl.revision, sl.tried = StateReady, "", nil, v.info.Revision, time.Now()
 	sl.mu.Unlock()
 	if old != nil {
 		s.retire(sl, old)

@@ -7,19 +7,31 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
+	"unicode"
+	"unicode/utf8"
 
+	"spos/internal/config"
 	"spos/internal/ort"
 )
 
-// modelFile is the name of the file in a version's directory.
-const modelFile = "model.onnx"
+const (
+	modelFile   = "model.onnx"  // in a version's directory
+	optionsFile = "config.yaml" // in a model's directory
+)
 
-// maxModel bounds a model's file: protobuf ends at 2 GiB.
-const maxModel = 2<<30 - 1
+const (
+	maxModel   = 2<<30 - 1 // bytes of a model's file: protobuf ends at 2 GiB
+	maxOptions = 64 << 10  // bytes of a model's options
+	maxName    = 200       // bytes of a model's name
+)
 
 // RepositoryOptions say how models of a [Repository] are run.
 type RepositoryOptions struct {
@@ -30,49 +42,62 @@ type RepositoryOptions struct {
 	// Session is how every model runs; its zero value is what latencies are measured with. Name and IntraOp are set
 	// for each model.
 	Session ort.Options
-	// Threads gives models more than one thread a Run, by name: the lowest latency of a single request, at the price
-	// of throughput. 0 and absent: 1.
+	// Threads are the threads of one run, by model, where they are not left to the model's config.yaml.
 	Threads map[string]int
+	// Cores is how many threads a model in the mode for latency gets. 0: GOMAXPROCS.
+	Cores int
 }
 
-// Repository is a directory of models, <model>/<version>/model.onnx with numeric versions. The highest version of
-// each name is loaded, others when asked for. Links that lead out of the directory are not followed.
+// Repository is a directory of models, <model>/<version>/model.onnx with numeric versions, and <model>/config.yaml
+// where a model needs other options than the defaults. Links that lead out of the directory are not followed. It is a
+// [Source], and safe for concurrent use.
 type Repository struct {
-	root     *os.Root
-	opt      RepositoryOptions
-	versions map[string][]string // ascending
-	models   []Model
+	root   *os.Root
+	opt    RepositoryOptions
+	models []Model
+
+	mu     sync.Mutex
+	found  map[string]Listing // by the latest Scan
+	warned map[string]bool    // directories that hold no model
 }
 
-// OpenRepository loads the highest version of every model in dir. A model that cannot be loaded is logged and listed
-// as unavailable; it is an error when that leaves none. The models belong to the server that they are given to.
+// OpenRepository loads the models in dir, of each the versions that its policy wants. A version that cannot be loaded
+// is logged and listed as unavailable; it is an error when that leaves none. The models belong to the server that they
+// are given to.
 func OpenRepository(ctx context.Context, dir string, o RepositoryOptions) (_ *Repository, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("serve: open repository: %w", err)
 	}
-	r := &Repository{root: root, opt: o, versions: map[string][]string{}}
+	if o.Cores <= 0 {
+		o.Cores = runtime.GOMAXPROCS(0)
+	}
+	r := &Repository{root: root, opt: o, warned: map[string]bool{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, closeAll(r.models), root.Close())
 		}
 	}()
-	if err := r.scan(); err != nil {
+	found, err := r.Scan(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("serve: read repository %s: %w", dir, err)
 	}
-	if len(r.versions) == 0 {
+	if len(found) == 0 {
 		return nil, fmt.Errorf("serve: no model in %s: it should hold <model>/<version>/%s with a number as version", dir, modelFile)
 	}
 	var bad []error
-	for _, name := range r.names() {
-		latest := r.versions[name][len(r.versions[name])-1]
-		m, err := r.Load(ctx, name, latest)
-		if err != nil {
-			o.Logger.Error("model not loaded", "model", name, "version", latest, "err", err)
-			bad = append(bad, err)
-			m = Unavailable(name, latest, err)
-		}
-		r.models = append(r.models, m)
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		l := found[name]
+		l.Options.choose(l.descending(), func(version string) bool {
+			m, err := r.Load(ctx, name, version)
+			if err != nil {
+				o.Logger.Error("model not loaded", "model", name, "version", version, "err", err)
+				bad = append(bad, err)
+				m = &unavailable{ModelInfo{Name: name, Version: version, Versions: l.offered(), Revision: l.Versions[version], Options: l.Options}, err}
+			}
+			r.models = append(r.models, m)
+			return err == nil
+		})
 	}
 	if len(bad) == len(r.models) {
 		return nil, fmt.Errorf("serve: no model of %s can be served: %w", dir, errors.Join(bad...))
@@ -86,18 +111,28 @@ func (r *Repository) Models() []Model { return r.models }
 // Close closes the directory, after which Load fails. The models are the server's to close.
 func (r *Repository) Close() error { return r.root.Close() }
 
-// Load loads one version, for [Options].Load.
+// Load loads one version, which must have been there at the latest Scan, with the options that its model has now.
 func (r *Repository) Load(ctx context.Context, name, version string) (Model, error) {
-	if !slices.Contains(r.versions[name], version) {
+	r.mu.Lock()
+	l, known := r.found[name]
+	r.mu.Unlock()
+	// Only names that a Scan has found become part of a path.
+	if _, ok := l.Versions[version]; !known || !ok {
 		return nil, fmt.Errorf("%w: the repository has no version %q of %q", ErrUnavailable, version, name)
 	}
-	data, err := r.read(path.Join(name, version, modelFile))
+	options, stamp, err := r.readOptions(name)
+	if err != nil {
+		return nil, err
+	}
+	data, revision, err := r.read(path.Join(name, version, modelFile), maxModel)
 	if err != nil {
 		return nil, err
 	}
 	o := r.opt.Session
 	o.Name = name + " version " + version
-	o.IntraOp = max(r.opt.Threads[name], 1)
+	if o.IntraOp = r.opt.Threads[name]; o.IntraOp < 1 {
+		o.IntraOp = options.threads(r.opt.Cores)
+	}
 	if o.IntraOp > 1 && o.Spinning == nil {
 		o.Spinning = new(false) // waiting threads would take the cores of other requests
 	}
@@ -109,17 +144,36 @@ func (r *Repository) Load(ctx context.Context, name, version string) (Model, err
 	if err != nil {
 		return nil, err
 	}
-	m.info.Versions = r.versions[name]
+	for range options.WarmUp - 1 {
+		if err := m.warm(ctx); err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+	}
+	l.Options = options
+	m.info.Versions, m.info.Options, m.info.Revision, m.info.Bytes = l.offered(), options, revision+stamp, int64(len(data))
 	return m, nil
 }
 
-// scan finds the versions of all models.
-func (r *Repository) scan() error {
-	names, err := fs.ReadDir(r.root.FS(), ".")
-	if err != nil {
-		return err
+// offered is the versions that may be loaded when asked for, ascending.
+func (l Listing) offered() []string {
+	if l.Options.Policy.restricts() {
+		return nil
 	}
-	for _, e := range names {
+	vs := l.descending()
+	slices.Reverse(vs)
+	return vs
+}
+
+// Scan finds the versions and options of all models.
+func (r *Repository) Scan(context.Context) (map[string]Listing, error) {
+	entries, err := fs.ReadDir(r.root.FS(), ".")
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]Listing{}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range entries {
 		name := e.Name()
 		if strings.HasPrefix(name, ".") {
 			continue
@@ -127,54 +181,110 @@ func (r *Repository) scan() error {
 		if info, err := r.root.Stat(name); err != nil || !info.IsDir() {
 			continue
 		}
-		dirs, err := fs.ReadDir(r.root.FS(), name)
-		if err != nil {
-			return err
-		}
-		var versions []string
-		for _, d := range dirs {
-			if v := d.Name(); isNumber(v) && v != "0" {
-				versions = append(versions, v)
-			}
-		}
-		if len(versions) == 0 {
-			r.opt.Logger.Warn("directory without a numbered version", "model", name)
+		if why := badName(name); why != "" {
+			r.warn("directory cannot be a model: its name "+why, name)
 			continue
 		}
-		slices.SortFunc(versions, compareVersions)
-		r.versions[name] = versions
+		l := r.list(name)
+		if l.Err == nil && len(l.Versions) == 0 {
+			r.warn("directory without a numbered version", name)
+			continue
+		}
+		delete(r.warned, name)
+		found[name] = l
 	}
-	return nil
+	r.found = found
+	return found, nil
 }
 
-func (r *Repository) names() []string {
-	var names []string
-	for n := range r.versions {
-		names = append(names, n)
+// warn logs once what would be logged at every Scan.
+func (r *Repository) warn(why, name string) {
+	if !r.warned[name] {
+		r.warned[name] = true
+		r.opt.Logger.Warn("no model", "reason", why, "model", short(name))
 	}
-	slices.Sort(names)
-	return names
 }
 
-// read reads a regular file inside the repository.
-func (r *Repository) read(name string) ([]byte, error) {
-	info, err := r.root.Stat(name)
+// badName says why a directory's name could not be asked for or counted; empty: it can.
+func badName(name string) string {
+	switch {
+	case !utf8.ValidString(name):
+		return "is not UTF-8"
+	case len(name) > maxName:
+		return fmt.Sprintf("has more than %d bytes", maxName)
+	case strings.ContainsFunc(name, func(c rune) bool { return c == '\\' || !unicode.IsPrint(c) }):
+		return "has characters that cannot be seen, or a backslash"
+	}
+	return ""
+}
+
+// list reads one model's directory.
+func (r *Repository) list(name string) Listing {
+	l := Listing{Versions: map[string]string{}}
+	dirs, err := fs.ReadDir(r.root.FS(), name)
+	if err != nil {
+		l.Err = err
+		return l
+	}
+	options, stamp, err := r.readOptions(name)
+	if err != nil {
+		l.Err = err
+	}
+	l.Options = options
+	for _, d := range dirs {
+		if !isVersion(d.Name()) {
+			continue
+		}
+		revision := "none"
+		if info, err := r.root.Stat(path.Join(name, d.Name(), modelFile)); err == nil {
+			revision = stampOf(info)
+		}
+		l.Versions[d.Name()] = revision + stamp
+	}
+	return l
+}
+
+// readOptions reads a model's config.yaml, and is the zero value where there is none.
+func (r *Repository) readOptions(name string) (o ModelOptions, stamp string, err error) {
+	text, stamp, err := r.read(path.Join(name, optionsFile), maxOptions)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ModelOptions{}, "", nil
+	}
+	if err != nil {
+		return ModelOptions{}, "", err
+	}
+	o, err = config.Read(strings.NewReader(string(text)), optionsFile, ModelOptions{}, nil)
+	return o, "+" + stamp, err
+}
+
+// read reads a regular file inside the repository, and the stamp of what it read. A file that another program writes
+// to meanwhile is an error.
+func (r *Repository) read(name string, most int64) (_ []byte, stamp string, err error) {
+	// Opening a pipe would wait for its writer.
+	f, err := r.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, "", err
+	}
+	defer f.Close()
+	before, err := f.Stat()
 	switch {
 	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", name)
-	case info.Size() == 0 || info.Size() > maxModel:
-		return nil, fmt.Errorf("%s has %d bytes, a model has 1 to %d", name, info.Size(), int64(maxModel))
+		return nil, "", err
+	case !before.Mode().IsRegular():
+		return nil, "", fmt.Errorf("%s is not a regular file", path.Base(name))
+	case before.Size() == 0 || before.Size() > most:
+		return nil, "", fmt.Errorf("%s has %d bytes, 1 to %d are possible", path.Base(name), before.Size(), most)
 	}
-	f, err := r.root.Open(name)
+	data := make([]byte, before.Size())
+	if _, err = io.ReadFull(f, data); err != nil {
+		return nil, "", fmt.Errorf("read %s: %w", path.Base(name), err)
+	}
+	after, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	data := make([]byte, info.Size())
-	_, err = io.ReadFull(f, data)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
+	if stamp = stampOf(before); stamp != stampOf(after) {
+		return nil, "", fmt.Errorf("%s was written to while it was read", path.Base(name))
 	}
-	return data, nil
+	return data, stamp, nil
 }

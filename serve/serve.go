@@ -76,6 +76,13 @@ type Options struct {
 	// Load loads a version that a model's Versions list and that was not handed to New, when first asked for. Nil:
 	// such versions are not available.
 	Load func(ctx context.Context, name, version string) (Model, error)
+	// Source is where models come from while the server runs; those of the start are handed to New. It also loads
+	// what Load would. Nil: the models stay as they are.
+	Source Source
+	// Poll is how often Source is looked at for changes, which take effect when they are seen a second time. 0: never.
+	Poll time.Duration
+	// ModelControl lets clients load and unload models.
+	ModelControl bool
 }
 
 func (o Options) withDefaults() Options {
@@ -95,6 +102,9 @@ func (o Options) withDefaults() Options {
 	o.WriteIdleTimeout = cmp.Or(o.WriteIdleTimeout, 30*time.Second)
 	o.IdleTimeout = cmp.Or(o.IdleTimeout, 2*time.Minute)
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, 30*time.Second)
+	if o.Load == nil && o.Source != nil {
+		o.Load = o.Source.Load
+	}
 	return o
 }
 
@@ -107,7 +117,8 @@ type Server struct {
 	met    *metrics
 
 	catalog   atomic.Pointer[catalog]
-	writer    chan struct{} // holds one token; who has it may change the catalog
+	writer    chan struct{}      // holds one token; who has it may change the catalog and applied
+	applied   map[string]applied // what the catalog was made of, by model
 	retiring  sync.WaitGroup
 	closed    atomic.Bool // nothing is loaded any more
 	closeErrs errorList
@@ -121,7 +132,7 @@ type Server struct {
 // the one with the highest version answers requests that name none. The server owns the models from here on, also
 // when New fails, and closes them at the end of Run or in Close.
 func New(o Options, models ...Model) (_ *Server, err error) {
-	s := &Server{opt: o.withDefaults(), writer: make(chan struct{}, 1)}
+	s := &Server{opt: o.withDefaults(), writer: make(chan struct{}, 1), applied: map[string]applied{}}
 	s.catalog.Store(&catalog{})
 	defer func() {
 		if err != nil {
@@ -191,6 +202,9 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 			return nil
 		})
+	}
+	if s.opt.Source != nil && s.opt.Poll > 0 {
+		group.Go(func() error { s.poll(failed); return nil })
 	}
 	s.ready.Store(true)
 	if a, ok := s.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {

@@ -32,6 +32,8 @@ type serveOptions struct {
 	timeout    time.Duration
 	drain      time.Duration
 	threads    map[string]int
+	poll       time.Duration
+	control    string
 }
 
 // NewServeCommand is `serve`.
@@ -42,8 +44,13 @@ func NewServeCommand() *cobra.Command {
 		Short: "Serve the models of a repository over HTTP",
 		Long: `Serve the models of a repository, DIR/<model>/<version>/model.onnx, over HTTP:
 the Open Inference Protocol (JSON and binary tensors) and, for models that carry
-their preprocessing, pictures at POST /v2/models/<model>/classify.`,
+their preprocessing, pictures at POST /v2/models/<model>/classify.
+
+A model's folder may hold a config.yaml: version policy, labels, mode, queue. With
+--poll, changes of the repository take effect while requests are answered: a new
+version takes over when it has proved to work, and the old one stays when not.`,
 		Example: `  spos serve --repository models
+  spos serve --repository models --poll 2s --model-control explicit
   curl -s --data-binary @shoe.png 127.0.0.1:8000/v2/models/fashion/classify?k=3`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -59,12 +66,32 @@ their preprocessing, pictures at POST /v2/models/<model>/classify.`,
 	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "time from a request's last byte to its answer")
 	f.DurationVar(&o.drain, "drain-timeout", 30*time.Second, "time that accepted requests have when the server stops")
 	f.StringToIntVar(&o.threads, "model-threads", nil, "threads of one run, by model: lower latency, less throughput")
+	f.DurationVar(&o.poll, "poll", 0, "how often to look for changes of the repository; they take effect when seen twice (default: never)")
+	f.StringVar(&o.control, "model-control", controlNone, "who may load and unload models while the server runs: none, or explicit for clients")
 	_ = cmd.MarkFlagRequired("repository")
 	_ = cmd.MarkFlagDirname("repository")
 	return cmd
 }
 
+const (
+	controlNone     = "none"
+	controlExplicit = "explicit"
+)
+
+func (o serveOptions) validate() error {
+	if o.control != controlNone && o.control != controlExplicit {
+		return fmt.Errorf("--model-control %s: use %s or %s", o.control, controlNone, controlExplicit)
+	}
+	if o.poll < 0 {
+		return fmt.Errorf("--poll %s: use 0 for never, or a duration such as 2s", o.poll)
+	}
+	return nil
+}
+
 func serveFunc(cmd *cobra.Command, o serveOptions) error {
+	if err := o.validate(); err != nil {
+		return err
+	}
 	log, err := Logger(cmd, cmd.ErrOrStderr())
 	if err != nil {
 		return err
@@ -73,7 +100,7 @@ func serveFunc(cmd *cobra.Command, o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	repo, err := serve.OpenRepository(cmd.Context(), o.repository, serve.RepositoryOptions{Runtime: rt, Logger: log, Threads: o.threads})
+	repo, err := serve.OpenRepository(cmd.Context(), o.repository, serve.RepositoryOptions{Runtime: rt, Logger: log, Threads: o.threads, Cores: o.cores})
 	if errors.Is(err, os.ErrNotExist) {
 		return WithHint(err, "put models there as <model>/<version>/model.onnx, for example with `spos export RUN -o "+o.repository+"/my-model/1/model.onnx`")
 	}
@@ -83,7 +110,8 @@ func serveFunc(cmd *cobra.Command, o serveOptions) error {
 	defer repo.Close()
 	srv, err := serve.New(serve.Options{
 		HTTP: o.http, Metrics: o.metrics, Logger: log, Version: Version,
-		Queue: o.queue, Cores: o.cores, Timeout: o.timeout, DrainTimeout: o.drain, Load: repo.Load,
+		Queue: o.queue, Cores: o.cores, Timeout: o.timeout, DrainTimeout: o.drain,
+		Source: repo, Poll: o.poll, ModelControl: o.control == controlExplicit,
 	}, repo.Models()...)
 	if err != nil {
 		return err
