@@ -54,6 +54,7 @@ func (s *Server) deadline(v *version, asked time.Duration) time.Duration {
 	return min(cmp.Or(asked, v.info.Options.Timeout, s.opt.Timeout), s.opt.Timeout)
 }
 
+// compute waits at the gate and runs the model.
 func (v *version) compute(ctx context.Context, req *inferRequest, mem *arena, t *spans) ([]Tensor, error) {
 	items, most := v.batch(req.inputs), int64(v.info.Options.Batch)
 	if most > 0 && items > most {
