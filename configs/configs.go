@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"spos/internal/arch"
@@ -38,6 +39,7 @@ func names(dir string) []string {
 	for i, e := range entries {
 		names[i] = strings.TrimSuffix(e.Name(), ".yaml")
 	}
+	slices.Sort(names) // a-b comes after a, and not before a.yaml
 	return names
 }
 
@@ -55,13 +57,13 @@ func Space(name string) (*arch.Space, error) {
 	return ParseSpace(text, name)
 }
 
-// isPath tells a file of the user's own from the name of what ships.
-func isPath(name string) bool {
-	return strings.ContainsAny(name, "/\\") || strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml")
+// IsPath tells a file of the user's own from the name of what ships.
+func IsPath(name string) bool {
+	return strings.ContainsAny(name, "/\\") || slices.Contains([]string{".yaml", ".yml", ".txt"}, path.Ext(name))
 }
 
 func spaceText(name string) ([]byte, error) {
-	if isPath(name) {
+	if IsPath(name) {
 		f, err := os.Open(name)
 		if err != nil {
 			return nil, fmt.Errorf("read space: %w", err)

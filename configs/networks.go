@@ -21,7 +21,7 @@ var ErrUnknownNetwork = errors.New("no such network")
 // Network returns a published network by its name, or one of the user's own
 // by the path of its YAML file, such as a search's best.yaml.
 func Network(name string) (archfile.File, error) {
-	if isPath(name) {
+	if IsPath(name) {
 		return archfile.Read(name)
 	}
 	text, err := files.ReadFile(path.Join("arch", name+".yaml"))
@@ -67,7 +67,7 @@ func Arch(s *arch.Space, text string) (arch.Arch, error) {
 			return "", fmt.Errorf("%s: %w", text, err)
 		}
 		return a, nil
-	case isPath(text):
+	case IsPath(text):
 		content, err := archfile.ReadText(text)
 		if err != nil {
 			return "", err

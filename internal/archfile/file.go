@@ -232,10 +232,15 @@ func decodeStrict[T any](text []byte, from string, v *T) (err error) {
 	}
 	var zero T
 	if *v, err = config.Read(bytes.NewReader(text), from, zero, nil); err != nil {
-		return located{fmt.Errorf("%w: %w", ErrText, err)}
+		return located{unusable{err}}
 	}
 	return nil
 }
+
+// unusable is ErrText without saying so: its last lines show the source.
+type unusable struct{ error }
+
+func (u unusable) Unwrap() []error { return []error{u.error, ErrText} }
 
 // In is the arch as a point of s. It fails where the file is of another
 // space, and where its choices and its arch disagree.

@@ -3,6 +3,7 @@ package archfile
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -117,7 +118,8 @@ func parseRazor(s *arch.Space, text []byte, from string) (arch.Arch, error) {
 	all := slots(s)
 	choices := make([]int, s.Len())
 	found := make([]bool, len(all))
-	for key, e := range entries {
+	for _, key := range slices.Sorted(maps.Keys(entries)) {
+		e := entries[key]
 		stage, block, ok := parsePlace(key)
 		i := slices.IndexFunc(all, func(p slot) bool { return p.stage == stage && p.block == block })
 		if !ok || i < 0 {

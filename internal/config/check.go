@@ -106,7 +106,7 @@ func checkMap(n ast.Node, t reflect.Type, key string) error {
 		return at(n.GetToken(), "%skeys with values are wanted", prefix(key))
 	}
 	for _, v := range values {
-		if err := check(v.Value, t.Elem(), key+"."+v.Key.GetToken().Value); err != nil {
+		if err := check(v.Value, t.Elem(), strings.TrimPrefix(key+"."+v.Key.GetToken().Value, ".")); err != nil {
 			return err
 		}
 	}

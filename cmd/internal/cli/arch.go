@@ -1,159 +1,144 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"spos/configs"
 	"spos/internal/arch"
+	"spos/internal/archfile"
 )
 
 // NewArchCommand is `arch`: one point of a space and what follows from it.
 func NewArchCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "arch", Short: "Architectures: show one, count it, draw samples"}
-	cmd.AddCommand(newArchShowCommand(), newArchCostCommand(), newArchSampleCommand())
+	cmd := &cobra.Command{
+		Use:   "arch",
+		Short: "Architectures: list the published, show, count and convert one, draw samples",
+		Long: `Architectures: list the published ones, show, count and convert one, draw samples.
+
+An architecture is given as SPACE ARCH, where ARCH is its digits or a file in
+any format that arch convert knows, or by one word: the NAME of a published
+network (arch list), or a best.yaml, which both say what space they are of.`,
+	}
+	cmd.AddCommand(newArchListCommand(), newArchShowCommand(), newArchCostCommand(), newArchConvertCommand(), newArchSampleCommand())
 	return cmd
 }
 
-func loadNet(space, digits string) (*arch.Net, error) {
-	s, err := configs.Space(space)
+// network is an architecture that a user named, spelled out.
+type network struct {
+	space    *arch.Space
+	net      *arch.Net
+	name     string            // of a published one, or empty
+	about    string            // likewise
+	reported []archfile.Report // likewise
+}
+
+// loadNetwork reads NAME, FILE or SPACE ARCH.
+func loadNetwork(args []string) (*network, error) {
+	var (
+		s    *arch.Space
+		a    arch.Arch
+		file archfile.File
+		err  error
+	)
+	if len(args) == 1 {
+		if file, err = configs.Network(args[0]); err != nil {
+			return nil, hintNetwork(args[0], err)
+		}
+		s, a, err = configs.SpaceOf(file)
+	} else {
+		if s, err = configs.Space(args[0]); err != nil {
+			return nil, err
+		}
+		if a, err = configs.Arch(s, args[1]); err == nil {
+			file, err = publishedAs(s.Name, a)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	a, err := s.Parse(digits)
+	n, err := s.Net(a)
 	if err != nil {
 		return nil, err
 	}
-	return s.Net(a)
+	return &network{s, n, file.Name, file.About, file.Reported}, nil
 }
 
-type costEntry struct {
-	Space string    `json:"space"`
-	Arch  arch.Arch `json:"arch"`
-	arch.Cost
-}
-
-func newArchCostCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:               "cost SPACE ARCH",
-		Short:             "Count parameters, FLOPs under each published counter, and activation memory",
-		Example:           "  spos arch cost shufflenetv2-mmrazor 20203110010103122013 --json",
-		Args:              cobra.ExactArgs(2),
-		ValidArgsFunction: completeSpace,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			n, err := loadNet(args[0], args[1])
-			if err != nil {
-				return err
-			}
-			e := costEntry{n.Space, n.Arch, n.Cost()}
-			if asJSON {
-				return PrintJSON(cmd, e)
-			}
-			return writeCost(cmd.OutOrStdout(), e)
-		},
-	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
-}
-
-func writeCost(out io.Writer, e costEntry) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(w, "space\t%s\narch\t%s\n", e.Space, e.Arch)
-	fmt.Fprintf(w, "parameters\t%d\nMACs\t%d\nFLOPs (mmcv)\t%d\nFLOPs (thop)\t%d\nactivations\t%d bytes\n",
-		e.Params, e.MACs, e.FLOPs.MMCV, e.FLOPs.Thop, e.ActivationBytes)
-	return w.Flush()
-}
-
-func newArchShowCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:               "show SPACE ARCH",
-		Short:             "Spell an architecture out, op by op",
-		Example:           "  spos arch show shufflenetv2-spos 21012020202300003233",
-		Args:              cobra.ExactArgs(2),
-		ValidArgsFunction: completeSpace,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			n, err := loadNet(args[0], args[1])
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return PrintJSON(cmd, netEntry(n))
-			}
-			return writeNet(cmd.OutOrStdout(), n)
-		},
-	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
-}
-
-type opEntry struct {
-	Name   string   `json:"name"`
-	Kind   string   `json:"kind"`
-	Block  int      `json:"block"`
-	Inputs []string `json:"inputs"`
-	Out    [3]int   `json:"out"`
-	Kernel int      `json:"kernel,omitempty"`
-	Stride int      `json:"stride,omitempty"`
-	Groups int      `json:"groups,omitempty"`
-	Act    string   `json:"act,omitempty"`
-	Params int64    `json:"params"`
-	MACs   int64    `json:"macs"`
-}
-
-func netEntry(n *arch.Net) any {
-	var ops []opEntry
-	for i := range n.Ops {
-		o := &n.Ops[i]
-		c := o.Cost()
-		e := opEntry{
-			Name: o.Name, Kind: o.Kind.String(), Block: o.Block, Out: [3]int{o.Out.C, o.Out.H, o.Out.W},
-			Kernel: o.Kernel, Stride: o.Stride, Groups: o.Groups, Params: c.Params, MACs: c.MACs,
-		}
-		if o.Act != arch.None {
-			e.Act = o.Act.String()
-		}
-		for _, in := range o.Inputs {
-			e.Inputs = append(e.Inputs, valueName(n, in))
-		}
-		ops = append(ops, e)
-	}
-	return struct {
-		costEntry
-		Ops []opEntry `json:"ops"`
-	}{costEntry{n.Space, n.Arch, n.Cost()}, ops}
-}
-
-func valueName(n *arch.Net, v int) string {
-	if v == arch.Input {
-		return "input"
-	}
-	return n.Ops[v].Name
-}
-
-func writeNet(out io.Writer, n *arch.Net) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "OP\tKIND\tK\tS\tGROUPS\tACT\tOUT\tPARAMS\tMACS")
-	for i := range n.Ops {
-		o := &n.Ops[i]
-		c := o.Cost()
-		switch o.Kind {
-		case arch.Conv:
-			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%v\t%d\t%d\n", o.Name, o.Kind, o.Kernel, o.Stride, o.Groups, o.Act, o.Out, c.Params, c.MACs)
-		default:
-			fmt.Fprintf(w, "%s\t%s\t\t\t\t\t%v\t%d\t%d\n", o.Name, o.Kind, o.Out, c.Params, c.MACs)
-		}
-	}
-	if err := w.Flush(); err != nil {
+// hintNetwork tells what else one word could have meant.
+func hintNetwork(word string, err error) error {
+	switch {
+	case slices.Contains(configs.Spaces(), word):
+		return WithHint(fmt.Errorf("%s is a search space: say which architecture of it", word), "give its digits, too; `spos arch sample "+word+"` draws some")
+	case errors.Is(err, configs.ErrUnknownNetwork):
+		return WithHint(err, "digits follow the name of their space: SPACE ARCH")
+	case errors.Is(err, archfile.ErrText):
+		return WithHint(err, "a file that does not say its space follows the name of one: SPACE FILE")
+	default:
 		return err
 	}
-	fmt.Fprintln(out)
-	return writeCost(out, costEntry{n.Space, n.Arch, n.Cost()})
+}
+
+// publishedAs is the published network that an arch is, or an empty file.
+func publishedAs(space string, a arch.Arch) (archfile.File, error) {
+	for _, name := range configs.Networks() {
+		f, err := configs.Network(name)
+		if err != nil || f.Space == space && f.Arch == a {
+			return f, err
+		}
+	}
+	return archfile.File{}, nil
+}
+
+func loadNet(space, text string) (*arch.Net, error) {
+	n, err := loadNetwork([]string{space, text})
+	if err != nil {
+		return nil, err
+	}
+	return n.net, nil
+}
+
+// title is how a drawing calls a network.
+func (n *network) title() string {
+	if n.name != "" {
+		return n.name
+	}
+	return n.space.Name + " " + string(n.net.Arch)
+}
+
+// completeNetwork offers networks and spaces as the first word.
+func completeNetwork(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	switch {
+	case len(args) == 0:
+		return append(configs.Networks(), configs.Spaces()...), cobra.ShellCompDirectiveDefault
+	case len(args) == 1 && slices.Contains(configs.Spaces(), args[0]):
+		return networksOf(args[0]), cobra.ShellCompDirectiveDefault
+	default:
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// networksOf names the published networks of a space.
+func networksOf(space string) []string {
+	var names []string
+	for _, name := range configs.Networks() {
+		if f, err := configs.Network(name); err == nil && f.Space == space {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// flagSpace completes a flag that names a space.
+func flagSpace(cmd *cobra.Command, flag string) {
+	_ = cmd.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return configs.Spaces(), cobra.ShellCompDirectiveDefault
+	})
 }
 
 func newArchSampleCommand() *cobra.Command {
@@ -192,7 +177,7 @@ func archSampleFunc(cmd *cobra.Command, s *arch.Space, count int, r *rand.Rand, 
 		if err != nil {
 			return err
 		}
-		list[i] = costEntry{s.Name, n.Arch, n.Cost()}
+		list[i] = costEntry{Space: s.Name, Arch: n.Arch, Cost: n.Cost()}
 	}
 	if asJSON {
 		return PrintJSON(cmd, list)
@@ -203,4 +188,13 @@ func archSampleFunc(cmd *cobra.Command, s *arch.Space, count int, r *rand.Rand, 
 		fmt.Fprintf(w, "%s\t%d\t%d\n", e.Arch, e.Params, e.MACs)
 	}
 	return w.Flush()
+}
+
+// oneOf names words in a sentence.
+func oneOf[T ~string](words []T) string {
+	all := make([]string, len(words))
+	for i, w := range words {
+		all[i] = string(w)
+	}
+	return strings.Join(all, ", ")
 }
