@@ -17,8 +17,12 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"spos/configs"
+	"spos/internal/arch"
 	"spos/internal/ckpt"
+	"spos/internal/dialect"
 	"spos/internal/native"
+	"spos/internal/pth"
 )
 
 func TestMain(m *testing.M) {
@@ -31,11 +35,16 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("SPOS_ONNXRUNTIME", lib)
 			e.Setenv("OMP_WAIT_POLICY", "passive")
+			e.Setenv("PTH", filepath.Join(root, "internal", "pth", "testdata"))
 			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, "cache"))
 			return nil
 		},
@@ -46,6 +55,8 @@ func TestScripts(t *testing.T) {
 			"behead":   behead,
 			"tensors":  tensors,
 			"history":  history,
+
+			"statedict": statedict,
 		},
 	})
 }
@@ -139,4 +150,46 @@ func history(ts *testscript.TestScript, _ bool, args []string) {
 	if a != b || a == "" {
 		ts.Fatalf("%s:\n%s\n%s:\n%s", args[0], a, args[1], b)
 	}
+}
+
+// statedict FILE DIALECT SPACE ARCH CLASSES writes random weights as a code
+// base would save them; ARCH is - for a supernet.
+func statedict(ts *testscript.TestScript, _ bool, args []string) {
+	d, err := dialect.Find(args[1])
+	ts.Check(err)
+	name := args[2]
+	if strings.HasSuffix(name, ".yaml") {
+		name = ts.MkAbs(name)
+	}
+	s, err := configs.Space(name)
+	ts.Check(err)
+	classes, err := strconv.Atoi(args[4])
+	ts.Check(err)
+	s, err = s.With(s.In, classes)
+	ts.Check(err)
+	entries, err := d.Export(dialect.Target{Space: s, Arch: arch.Arch(strings.Trim(args[3], "-"))})
+	ts.Check(err)
+	var o pth.Options
+	if d.Wrapped {
+		o.Meta = map[string]string{}
+	}
+	o.Int64 = func(name string) bool { return strings.HasSuffix(name, "num_batches_tracked") }
+	r := rand.New(rand.NewPCG(3, 4))
+	ts.Check(pth.Write(ts.MkAbs(args[0]), func(yield func(string, ckpt.Tensor) bool) {
+		for _, e := range entries {
+			t := ckpt.Tensor{Shape: e.Shape, Data: make([]float32, e.Numel())}
+			for i := range t.Data {
+				t.Data[i] = (r.Float32() - 0.5) / 4
+				if e.Role == arch.NormGamma || e.Role == arch.RunningVar {
+					t.Data[i]++
+				}
+			}
+			if e.Name == "" { // a counter
+				t.Data[0] = 7
+			}
+			if !yield(e.Key, t) {
+				return
+			}
+		}
+	}, o))
 }

@@ -172,14 +172,10 @@ func restore(ctx context.Context, path string, adjust func(*config.Train)) (*res
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := configOf(c)
+	cfg, err := configOf(c, adjust)
 	if err != nil {
 		return nil, err
 	}
-	if adjust != nil {
-		adjust(&cfg)
-	}
-	cfg.Arch = c.State.Arch
 	space, err := configs.ParseSpace([]byte(c.State.Space.Text), c.Path+": space")
 	if err != nil {
 		return nil, err
@@ -191,18 +187,28 @@ func restore(ctx context.Context, path string, adjust func(*config.Train)) (*res
 	return &restored{s, c}, nil
 }
 
-// configOf is the configuration that a checkpoint was trained under. One that
-// was imported has none, only the preprocessing.
-func configOf(c *ckpt.Checkpoint) (config.Train, error) {
-	if c.State.Config != "" {
-		return config.Read(strings.NewReader(c.State.Config), c.Path+": configuration", config.DefaultTrain(), nil)
+// configOf is the configuration that a checkpoint was trained under, changed
+// by adjust. One that was imported has none, only its preprocessing, which
+// holds for other data too.
+func configOf(c *ckpt.Checkpoint, adjust func(*config.Train)) (config.Train, error) {
+	cfg, imported := config.DefaultTrain(), c.State.Config == ""
+	if !imported {
+		var err error
+		if cfg, err = config.Read(strings.NewReader(c.State.Config), c.Path+": configuration", cfg, nil); err != nil {
+			return cfg, err
+		}
 	}
-	cfg := config.DefaultTrain()
-	recipe, err := imaging.ParseRecipe(c.State.Recipe)
-	if err != nil {
-		return cfg, fmt.Errorf("%s: %w", c.Path, err)
+	if adjust != nil {
+		adjust(&cfg)
 	}
-	cfg.Data.Recipe = &recipe
+	if imported && cfg.Data.Recipe == nil {
+		recipe, err := imaging.ParseRecipe(c.State.Recipe)
+		if err != nil {
+			return cfg, fmt.Errorf("%s: %w", c.Path, err)
+		}
+		cfg.Data.Recipe = &recipe
+	}
+	cfg.Arch = c.State.Arch
 	return cfg, nil
 }
 

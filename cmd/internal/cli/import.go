@@ -121,6 +121,13 @@ func importFolder(path string) string {
 }
 
 func importFile(path string, o importOptions) (*imported, error) {
+	if slices.Contains(configs.Networks(), o.arch) && o.space == "" {
+		n, err := configs.Network(o.arch)
+		if err != nil {
+			return nil, err
+		}
+		o.space = n.Space
+	}
 	targets, err := importTargets(o)
 	if err != nil {
 		return nil, err
@@ -173,20 +180,12 @@ func importFile(path string, o importOptions) (*imported, error) {
 // importTargets are what the file may hold: the supernet or the net of one
 // space, or of each that ships. A space lives only while it is looked at.
 func importTargets(o importOptions) (iter.Seq[dialect.Target], error) {
-	names := configs.Spaces()
-	if slices.Contains(configs.Networks(), o.arch) && o.space == "" {
-		n, err := configs.Network(o.arch)
-		if err != nil {
-			return nil, err
-		}
-		o.space = n.Space
-	}
 	if o.space != "" {
 		t, err := importTarget(o.space, o.arch)
 		return slices.Values([]dialect.Target{t}), err
 	}
 	return func(yield func(dialect.Target) bool) {
-		for _, name := range names {
+		for _, name := range configs.Spaces() {
 			t, err := importTarget(name, o.arch)
 			if err == nil && !yield(t) { // an arch is no arch of most spaces
 				return
