@@ -36,7 +36,7 @@ are recomputed on training images first.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.arch, "arch", "", "net of a supernet: digits, or a best.yaml")
+	f.StringVar(&o.arch, "arch", "", "net of a supernet: digits, a file, or the name of a published network")
 	f.StringVar(&o.split, "split", "test", "images: test or val")
 	f.StringVar(&o.data, "data", "", "data set (default: the one trained on)")
 	f.StringVar(&o.device, "device", "", "cpu, cuda or cuda:N (default: the one trained on)")

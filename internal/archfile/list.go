@@ -177,7 +177,7 @@ func list(s *arch.Space, a arch.Arch, names []string, f Format) ([]byte, error) 
 	items := make([]string, len(names))
 	scales := make([]string, len(names))
 	for i, name := range names {
-		at := -1
+		var at int
 		switch f {
 		case AngleNAS:
 			if at = slices.Index(angleNAS, name); at < 0 && name != angleNASIdentity {

@@ -16,8 +16,9 @@ import (
 type Train struct {
 	// Space is the name of a shipped search space or the path of its YAML file.
 	Space string `yaml:"space"`
-	// Arch is the net to train: its digits, or the path of the best.yaml that
-	// a search wrote. Empty: the supernet is trained.
+	// Arch is the net to train: its digits, the name of a published network, or
+	// the path of a best.yaml or of a file in another form that `spos arch
+	// convert` knows. Empty: the supernet is trained.
 	Arch string `yaml:"arch,omitempty"`
 	// Data are the images. The network gets one logit for each class there.
 	Data Data `yaml:"data"`

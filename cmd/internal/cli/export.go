@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"spos/configs"
 	"spos/export"
 )
 
@@ -24,12 +23,13 @@ type ExportRandom struct {
 func (o *ExportRandom) Flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.Space, "space", "", "search space, to export a net of it with random weights")
-	f.StringVar(&o.Arch, "arch", "", "architecture of --space")
+	f.StringVar(&o.Arch, "arch", "", "architecture of --space: digits, a file, or the name of a published network")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of random weights")
 	f.IntVar(&o.Batch, "batch", 0, "images a run (default: any number)")
 	f.IntVar(&o.Opset, "opset", export.DefaultOpset, "ONNX operator set")
-	_ = cmd.RegisterFlagCompletionFunc("space", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return configs.Spaces(), cobra.ShellCompDirectiveDefault
+	flagSpace(cmd, "space")
+	_ = cmd.RegisterFlagCompletionFunc("arch", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return networksOf(o.Space), cobra.ShellCompDirectiveDefault
 	})
 }
 
