@@ -14,14 +14,20 @@ func (r *requestParts) room() error {
 }
 
 // want notes an output that is asked for.
-func (r *requestParts) want(name string, bin int8) error {
-	if slices.Contains(r.names, name) {
-		return badRequest("the output %q is asked for twice", short(name))
+func (r *requestParts) want(o askedOutput) error {
+	if slices.ContainsFunc(r.asked, func(a askedOutput) bool { return a.name == o.name }) {
+		return badRequest("the output %q is asked for twice", short(o.name))
 	}
-	if !slices.ContainsFunc(r.info.Outputs, func(t TensorInfo) bool { return t.Name == name }) {
-		return badRequest("the model has no output %q, it has %s", short(name), tensorNames(r.info.Outputs))
+	at := slices.IndexFunc(r.info.Outputs, func(t TensorInfo) bool { return t.Name == o.name })
+	switch {
+	case at < 0:
+		return badRequest("the model has no output %q, it has %s", short(o.name), tensorNames(r.info.Outputs))
+	case o.top < 0 || o.top > maxClasses:
+		return badRequest("output %q: classification is no number from 0 to %d", o.name, maxClasses)
+	case o.top > 0 && !hasClasses(r.info.Outputs[at].Type):
+		return badRequest("output %q: %s has no classes, ask for the tensor", o.name, r.info.Outputs[at].Type)
 	}
-	r.names, r.bins = append(r.names, name), append(r.bins, bin)
+	r.asked = append(r.asked, o)
 	return nil
 }
 
@@ -68,13 +74,13 @@ func (r *requestParts) bind() error {
 // wanted lists the outputs asked for, all of them where none was named.
 func (r *requestParts) wanted() []wantedOutput {
 	var wanted []wantedOutput
-	for i, name := range r.names {
-		at := slices.IndexFunc(r.info.Outputs, func(t TensorInfo) bool { return t.Name == name })
-		wanted = append(wanted, wantedOutput{r.info.Outputs[at], r.bins[i] == 1 || r.bins[i] < 0 && r.req.binaryAll})
+	for _, o := range r.asked {
+		at := slices.IndexFunc(r.info.Outputs, func(t TensorInfo) bool { return t.Name == o.name })
+		wanted = append(wanted, wantedOutput{r.info.Outputs[at], o.binary == 1 || o.binary < 0 && r.req.binaryAll, o.top})
 	}
 	if wanted == nil {
 		for _, o := range r.info.Outputs {
-			wanted = append(wanted, wantedOutput{o, r.req.binaryAll})
+			wanted = append(wanted, wantedOutput{o, r.req.binaryAll, 0})
 		}
 	}
 	return wanted

@@ -12,7 +12,6 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -158,37 +157,26 @@ func rank(logits []float32, labels []string, top int) ([]prediction, error) {
 	if labels != nil && len(labels) != len(logits) {
 		return nil, fmt.Errorf("the model answered %d values for %d labels", len(logits), len(labels))
 	}
-	largest := math.Inf(-1)
-	all := make([]prediction, len(logits))
+	peak := float32(math.Inf(-1))
 	for i, x := range logits {
 		if x != x || math.IsInf(float64(x), 1) {
 			return nil, fmt.Errorf("the model's output %d is %v", i, x)
 		}
-		all[i] = prediction{Index: i, Probability: float64(x)}
-		largest = max(largest, float64(x))
+		peak = max(peak, x)
 	}
 	sum := 0.
-	for i := range all {
-		all[i].Probability = math.Exp(all[i].Probability - largest)
-		sum += all[i].Probability
+	for _, x := range logits {
+		sum += math.Exp(float64(x) - float64(peak))
 	}
-	slices.SortStableFunc(all, func(a, b prediction) int {
-		switch {
-		case logits[a.Index] > logits[b.Index]:
-			return -1
-		case logits[a.Index] < logits[b.Index]:
-			return 1
-		}
-		return 0
-	})
-	all = all[:min(top, len(all))]
-	for i := range all {
-		all[i].Probability /= sum
+	best := make([]prediction, 0, min(top, len(logits)))
+	for _, i := range largest(logits, top) {
+		p := prediction{Index: i, Probability: math.Exp(float64(logits[i])-float64(peak)) / sum}
 		if labels != nil {
-			all[i].Label = labels[all[i].Index]
+			p.Label = labels[i]
 		}
+		best = append(best, p)
 	}
-	return all, nil
+	return best, nil
 }
 
 // topOf reads ?k=.

@@ -86,6 +86,16 @@ func (v *version) compute(ctx context.Context, req *inferRequest, mem *arena, t 
 	t.items = items
 	v.stats.execution(t.items, entered, t.input, t.infer, 0)
 	v.met.inferences.Add(float64(t.items))
+	for i, want := range req.outputs {
+		if err := checkOutput(out[i], want); err != nil {
+			return nil, err
+		}
+		if want.top > 0 {
+			if out[i], err = v.classes(out[i], want.top, mem); err != nil {
+				return nil, err
+			}
+		}
+	}
 	return out, nil
 }
 
@@ -215,7 +225,7 @@ func readRaw(b *body, info *ModelInfo, mem *arena) (*inferRequest, error) {
 	}
 	req := &inferRequest{inputs: []Tensor{t}}
 	for _, o := range info.Outputs {
-		req.outputs = append(req.outputs, wantedOutput{o, true})
+		req.outputs = append(req.outputs, wantedOutput{o, true, 0})
 	}
 	return req, nil
 }

@@ -7,7 +7,7 @@ import (
 
 // extensions are those of the protocol that the tests hold the server to.
 var extensions = []string{
-	"binary_tensor_data", "model_configuration", "model_repository", "model_repository(unload_dependents)", "statistics",
+	"binary_tensor_data", "classification", "model_configuration", "model_repository", "model_repository(unload_dependents)", "statistics",
 }
 
 func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ *call) error {

@@ -163,14 +163,10 @@ func (p VersionPolicy) published() ConfigPolicy {
 // model whose tensors do not all begin with a free dimension.
 func (s *Server) maxBatch(info *ModelInfo) int64 {
 	const most = 1024
-	item := int64(0)
-	for _, ts := range [][]TensorInfo{info.Inputs, info.Outputs} {
-		for _, t := range ts {
-			if len(t.Shape) == 0 || t.Shape[0] >= 0 {
-				return 0
-			}
-		}
+	if !info.batched() {
+		return 0
 	}
+	item := int64(0)
 	for _, in := range info.Inputs {
 		n := int64(max(in.Type.Size(), 1))
 		for _, d := range in.Shape[1:] {

@@ -25,6 +25,14 @@ type inferRequest struct {
 type wantedOutput struct {
 	TensorInfo
 	binary bool
+	top    int // how many classes instead of the tensor; 0: the tensor
+}
+
+// askedOutput is an output that a request names, as it names it.
+type askedOutput struct {
+	name   string
+	binary int8 // binary_data: 1, 0, or -1 where it was not said
+	top    int  // classification
 }
 
 // wireInput is an input as the JSON has it. Absent values are -1.
@@ -41,8 +49,7 @@ type requestParts struct {
 	mem   *arena
 	req   inferRequest
 	in    []wireInput
-	names []string // of the outputs asked for
-	bins  []int8   // binary_data of those: 1, 0, or -1 where it was not said
+	asked []askedOutput
 }
 
 // requestReader reads the JSON of a request.
@@ -271,7 +278,7 @@ func (r *requestReader) datatype() (Datatype, error) {
 }
 
 func (r *requestReader) output() error {
-	name, bin := "", int8(-1)
+	o := askedOutput{binary: -1}
 	keys := once{known: []string{"name", "parameters"}}
 	err := r.object("an output", func(key string) (err error) {
 		if err := keys.see(&r.jsonReader, key); err != nil {
@@ -279,9 +286,9 @@ func (r *requestReader) output() error {
 		}
 		switch key {
 		case "name":
-			name, err = r.string("name")
+			o.name, err = r.string("name")
 		case "parameters":
-			err = r.parameters(func(key string) error { return r.outputParameter(&bin, key) })
+			err = r.parameters(func(key string) error { return r.outputParameter(&o, key) })
 		default:
 			err = r.skip()
 		}
@@ -290,20 +297,22 @@ func (r *requestReader) output() error {
 	if err != nil {
 		return err
 	}
-	return r.want(name, bin)
+	return r.want(o)
 }
 
-func (r *requestReader) outputParameter(bin *int8, key string) error {
+func (r *requestReader) outputParameter(o *askedOutput, key string) error {
 	switch {
 	case key == "binary_data":
 		b, err := r.bool(key)
-		*bin = 0
+		o.binary = 0
 		if b {
-			*bin = 1
+			o.binary = 1
 		}
 		return err
 	case key == "classification":
-		return failf(501, "the classification parameter is not supported: ask …/classify, or for the tensor")
+		n, err := r.size(key)
+		o.top = int(min(n, maxClasses+1))
+		return err
 	case strings.HasPrefix(key, "shared_memory_"):
 		return failf(501, "shared memory is not supported: the data comes in the response")
 	}

@@ -140,8 +140,8 @@ func TestHealthAndMetadata(t *testing.T) {
 		code int
 		body string
 	}{
-		"server":            {"/v2", 200, `{"name":"spos","version":"v1.2","extensions":["binary_tensor_data","model_configuration","model_repository","model_repository(unload_dependents)","statistics"]}`},
-		"server, slash":     {"/v2/", 200, `{"name":"spos","version":"v1.2","extensions":["binary_tensor_data","model_configuration","model_repository","model_repository(unload_dependents)","statistics"]}`},
+		"server":            {"/v2", 200, `{"name":"spos","version":"v1.2","extensions":["binary_tensor_data","classification","model_configuration","model_repository","model_repository(unload_dependents)","statistics"]}`},
+		"server, slash":     {"/v2/", 200, `{"name":"spos","version":"v1.2","extensions":["binary_tensor_data","classification","model_configuration","model_repository","model_repository(unload_dependents)","statistics"]}`},
 		"live":              {"/v2/health/live", 200, `{"live":true}`},
 		"ready":             {"/v2/health/ready", 200, `{"ready":true}`},
 		"model ready":       {"/v2/models/m/ready", 200, `{"name":"m","ready":true}`},
