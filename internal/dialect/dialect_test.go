@@ -268,7 +268,7 @@ func TestMismatch(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := dialect.Detect(c.file, one(c.tgt), nil)
-			if _, ok := errors.AsType[*dialect.Mismatch](err); !ok {
+			if _, ok := errors.AsType[*dialect.MismatchError](err); !ok {
 				t.Fatalf("not a mismatch: %v", err)
 			}
 			for _, want := range c.want {
@@ -392,4 +392,53 @@ func numbered(n int) []float32 {
 		x[i] = float32(i)
 	}
 	return x
+}
+
+// FuzzDetect: whatever a file's tensors are called, the answer is a match of
+// every tensor or an error of bounded length.
+func FuzzDetect(f *testing.F) {
+	s, err := configs.Space("nasbench-macro")
+	if err != nil {
+		f.Fatal(err)
+	}
+	tgt := dialect.Target{Space: s, Arch: "01021001"}
+	d, err := dialect.Find("nasbench-macro")
+	if err != nil {
+		f.Fatal(err)
+	}
+	list, err := d.Export(tgt)
+	if err != nil {
+		f.Fatal(err)
+	}
+	var good strings.Builder
+	for _, e := range list {
+		fmt.Fprintln(&good, e.Key, strings.Trim(fmt.Sprint(e.Shape), "[]"))
+	}
+	for _, text := range []string{
+		good.String(), "", "module.module. 1", "model.\nmodel. 3", strings.Replace(good.String(), "10 1280", "0 1280", 1),
+		strings.Replace(good.String(), "10 1280", "99999999 1280", 1), strings.ReplaceAll(good.String(), " ", " -1 "),
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var file []dialect.Tensor
+		for _, line := range strings.Split(text, "\n") {
+			name, dims, _ := strings.Cut(line, " ")
+			x := dialect.Tensor{Name: name}
+			for _, d := range strings.Fields(dims) {
+				n, _ := strconv.Atoi(d)
+				x.Shape = append(x.Shape, n)
+			}
+			file = append(file, x)
+		}
+		m, err := dialect.Detect(file, one(tgt), nil)
+		switch {
+		case err == nil:
+			if params, err := m.Params(); err != nil || len(m.Entries) != len(params) {
+				t.Fatalf("%d entries for %d tensors (%v)", len(m.Entries), len(params), err)
+			}
+		case strings.Count(err.Error(), "\n") > 24:
+			t.Fatalf("%d lines of error", strings.Count(err.Error(), "\n"))
+		}
+	})
 }

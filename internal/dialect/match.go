@@ -38,7 +38,7 @@ func (m *Match) Moved() int {
 
 // Detect finds the one dialect and target whose names and shapes are exactly
 // those of a file. Nil dialects are all. Where none fits, the error is a
-// [*Mismatch] with the nearest; where several targets do, it wraps
+// [*MismatchError] with the nearest; where several targets do, it wraps
 // [ErrAmbiguous]; where there is no target, it is [ErrNoTarget].
 func Detect(file []Tensor, targets iter.Seq[Target], dialects []*Dialect) (*Match, error) {
 	if dialects == nil {
@@ -50,7 +50,7 @@ func Detect(file []Tensor, targets iter.Seq[Target], dialects []*Dialect) (*Matc
 	}
 	var (
 		fits    []attempt
-		nearest *Mismatch
+		nearest *MismatchError
 		others  []string
 		unfit   error
 		tried   int
@@ -161,13 +161,13 @@ type attempt struct {
 }
 
 // match compares a file with one dialect's names of a target.
-func (f *contents) match(d *Dialect, t Target, layers []layer) (attempt, *Mismatch, error) {
+func (f *contents) match(d *Dialect, t Target, layers []layer) (attempt, *MismatchError, error) {
 	all, err := d.entries(t, layers)
 	if err != nil {
 		return attempt{}, nil, err
 	}
 	a := attempt{dialect: d, target: t, classes: t.Space.Classes}
-	bad := &Mismatch{Dialect: d, Target: t}
+	bad := &MismatchError{Dialect: d, Target: t}
 	wanted := map[string]bool{}
 	for _, e := range all {
 		if e.Name == "" {
@@ -234,9 +234,9 @@ type Misshapen struct {
 	Have []int
 }
 
-// Mismatch is the error about a file that does not hold a target in the names
+// MismatchError is the error about a file that does not hold a target in the names
 // of a dialect.
-type Mismatch struct {
+type MismatchError struct {
 	Dialect *Dialect
 	Target  Target
 	Known   int      // names of the target that the file has
@@ -246,12 +246,12 @@ type Mismatch struct {
 	Tried   []string // the dialects, with how many names each knows
 }
 
-func (m *Mismatch) distance() int { return len(m.Missing) + len(m.Extra) + len(m.Shapes) }
+func (m *MismatchError) distance() int { return len(m.Missing) + len(m.Extra) + len(m.Shapes) }
 
 // listed bounds what an error prints of each list.
 const listed = 4
 
-func (m *Mismatch) Error() string {
+func (m *MismatchError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "its tensors are not those of %v in the names of %s", m.Target, m.Dialect.Name)
 	section(&b, "missing", m.Missing, func(e Entry) string {

@@ -280,7 +280,7 @@ func (m *imported) write(out io.Writer, dir string) error {
 
 // importHints names the way out.
 func importHints(err error, path string, o importOptions) error {
-	_, mismatch := errors.AsType[*dialect.Mismatch](err)
+	_, mismatch := errors.AsType[*dialect.MismatchError](err)
 	switch {
 	case mismatch && o.arch == "":
 		return WithHint(err,
