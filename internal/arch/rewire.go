@@ -68,14 +68,22 @@ func RewireSpace(from, to *Space) (map[string]Order, error) {
 	}
 	// Where every candidate of a block leaves its channels in one order, what
 	// holds on the paths that take candidate c everywhere holds on any path.
-	boundary := make([][]int, to.Len())
+	var boundary [][]int
+	seen := map[string]bool{}
 	for c := range most {
-		orders, leaves, err := rewirePath(from, to, c)
+		a, b, err := uniformPaths(from, to, c)
+		if err != nil {
+			return nil, err
+		}
+		if !unseen(b, seen) {
+			continue // another width of layers that were looked at
+		}
+		orders, leaves, err := rewire(a, b)
 		if err != nil {
 			return nil, err
 		}
 		for i := range leaves {
-			if c > 0 && !slices.Equal(leaves[i], boundary[i]) {
+			if boundary != nil && !slices.Equal(leaves[i], boundary[i]) {
 				return nil, fmt.Errorf("arch: rewire: candidate %s of block %d leaves its channels in an order of its own",
 					to.Candidates(i)[min(c, len(to.Candidates(i))-1)], i)
 			}
@@ -91,21 +99,26 @@ func RewireSpace(from, to *Space) (map[string]Order, error) {
 	return all, nil
 }
 
-// rewirePath rewires the path of candidate c in every block that has as many.
-func rewirePath(from, to *Space, c int) (map[string]Order, [][]int, error) {
+// uniformPaths are the paths of candidate c in every block that has as many.
+func uniformPaths(from, to *Space, c int) (a, b *Net, err error) {
 	choices := make([]int, to.Len())
 	for i := range choices {
 		choices[i] = min(c, len(to.Candidates(i))-1)
 	}
-	a, err := from.Path(Make(choices))
-	if err != nil {
+	if a, err = from.Path(Make(choices)); err != nil {
 		return nil, nil, err
 	}
-	b, err := to.Path(Make(choices))
-	if err != nil {
-		return nil, nil, err
+	b, err = to.Path(Make(choices))
+	return a, b, err
+}
+
+// unseen tells whether a net has an op that is not in seen, and adds all.
+func unseen(n *Net, seen map[string]bool) bool {
+	before := len(seen)
+	for i := range n.Ops {
+		seen[n.Ops[i].Name] = true
 	}
-	return rewire(a, b)
+	return len(seen) > before
 }
 
 // rewire also returns, for each choice block, where the channels that leave it
