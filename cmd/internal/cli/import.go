@@ -99,7 +99,7 @@ func importFunc(cmd *cobra.Command, path string, o importOptions) error {
 	}
 	out, err := importFile(path, o)
 	if err != nil {
-		return importHints(fmt.Errorf("import %s: %w", path, err), path, o)
+		return importHints(err, path, o)
 	}
 	out.Seconds = time.Since(start).Seconds()
 	if o.json {
@@ -158,7 +158,7 @@ func importFile(path string, o importOptions) (*imported, error) {
 		return nil, fmt.Errorf("--arch %s: no shipped space has such a network: %w", o.arch, err)
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("import %s: %w", path, err)
 	}
 	out := &imported{
 		File: path, Key: f.Key(), Prefix: pth.Prefix(f.Names()), match: m, Dialect: m.Dialect.Name,
