@@ -38,7 +38,6 @@ type entry struct {
 type slot struct {
 	name, version string
 	stats         stats
-	met           *modelMetrics
 
 	live atomic.Pointer[version] // what answers; nil while nothing does
 	turn chan struct{}           // holds one token; who has it may load, replace and unload

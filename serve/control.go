@@ -57,7 +57,7 @@ func (s *Server) apply(ctx context.Context, name string, l Listing, retry bool) 
 	}
 	for version := range l.Versions {
 		if e.slots[version] == nil {
-			e.slots[version] = s.newSlot(name, version)
+			e.slots[version] = newSlot(name, version)
 		}
 	}
 	if len(e.order) == 0 {
@@ -179,7 +179,6 @@ func (s *Server) dismiss(ctx context.Context, sl *slot) {
 	sl.gone = true
 	sl.mu.Unlock()
 	s.empty(sl, StateUnavailable, "unloaded")
-	s.met.forget(sl.name, sl.version)
 	s.opt.Logger.Info("model removed", "model", sl.name, "version", sl.version)
 }
 

@@ -209,12 +209,7 @@ func (s *Server) writeJSON(w http.ResponseWriter, v any) error {
 
 // account logs and counts a request that is over.
 func (s *Server) account(w *recorder, r *http.Request, c *call, took time.Duration) {
-	model, version := "", ""
-	if c.found != nil {
-		model, version = c.found.info.Name, c.found.info.Version
-	}
-	s.met.requests.WithLabelValues(c.route, strconv.Itoa(w.status), model, version).Inc()
-	s.met.seconds.WithLabelValues(c.route, model, version).Observe(took.Seconds())
+	s.met.of(c.found).count(c.route, strconv.Itoa(w.status), took)
 	level := slog.LevelInfo
 	if c.route != "infer" && c.route != "classify" && w.status < 400 {
 		level = slog.LevelDebug // probes and scrapes

@@ -1,7 +1,11 @@
 package serve
 
 import (
+	"maps"
 	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -26,14 +30,69 @@ type metrics struct {
 	inferences *prometheus.CounterVec
 	inFlight   prometheus.Gauge
 	panics     prometheus.Counter
+
+	none   requestMetrics // of requests that led to no model
+	mu     sync.Mutex
+	models map[[2]string]*modelMetrics // by name and version
 }
 
-// modelMetrics are the series of one version of a model, looked up once.
+// modelMetrics are the series of one version of a model, each looked up once.
 type modelMetrics struct {
+	requestMetrics
 	queue, compute, decode prometheus.Observer
 	running, queued        prometheus.Gauge
 	inferences             prometheus.Counter
 	rejects                *prometheus.CounterVec
+
+	users int // versions that are loaded or drain; metrics.mu guards it
+}
+
+// requestMetrics are the series of requests that led to one version of a model, or to none.
+type requestMetrics struct {
+	all           *metrics
+	name, version string
+	series        atomic.Pointer[map[outcomeKey]outcomeSeries] // never changed, only replaced
+}
+
+// outcomeKey is what series of requests differ in. Both are of small sets: routes of the server, and codes of HTTP and
+// gRPC.
+type outcomeKey struct{ route, code string }
+
+type outcomeSeries struct {
+	requests prometheus.Counter
+	seconds  prometheus.Observer
+}
+
+// of is where requests that led to v are counted; nil is to none.
+func (m *metrics) of(v *version) *requestMetrics {
+	if v == nil {
+		return &m.none
+	}
+	return &v.met.requestMetrics
+}
+
+// count is for a request that is over, of any protocol.
+func (m *requestMetrics) count(route, code string, took time.Duration) {
+	key := outcomeKey{route, code}
+	s, ok := (*m.series.Load())[key]
+	if !ok {
+		s = m.lookup(key)
+	}
+	s.requests.Inc()
+	s.seconds.Observe(took.Seconds())
+}
+
+func (m *requestMetrics) lookup(key outcomeKey) outcomeSeries {
+	m.all.mu.Lock()
+	defer m.all.mu.Unlock()
+	s := outcomeSeries{
+		m.all.requests.WithLabelValues(key.route, key.code, m.name, m.version),
+		m.all.seconds.WithLabelValues(key.route, m.name, m.version),
+	}
+	next := maps.Clone(*m.series.Load())
+	next[key] = s
+	m.series.Store(&next)
+	return s
 }
 
 func newMetrics(r *prometheus.Registry) (*metrics, error) {
@@ -76,6 +135,8 @@ func newMetrics(r *prometheus.Registry) (*metrics, error) {
 		inFlight:   prometheus.NewGauge(prometheus.GaugeOpts(opts("in_flight", "Requests between header and answer."))),
 		panics:     prometheus.NewCounter(prometheus.CounterOpts(opts("panics_total", "Requests that met a bug in the server."))),
 	}
+	m.models = map[[2]string]*modelMetrics{}
+	m.none.init(m, "", "")
 	for _, c := range append(all, m.inFlight, m.panics) {
 		if err := r.Register(c); err != nil {
 			return nil, err
@@ -84,18 +145,40 @@ func newMetrics(r *prometheus.Registry) (*metrics, error) {
 	return m, nil
 }
 
+// model is the series of a version, until as many calls of release.
 func (m *metrics) model(name, version string) *modelMetrics {
-	l := prometheus.Labels{"model": name, "version": version}
-	return &modelMetrics{
-		queue: m.queue.With(l), compute: m.compute.With(l), decode: m.decode.With(l),
-		running: m.running.With(l), queued: m.queued.With(l), inferences: m.inferences.With(l),
-		rejects: m.rejects.MustCurryWith(l),
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := [2]string{name, version}
+	mm := m.models[key]
+	if mm == nil {
+		l := prometheus.Labels{"model": name, "version": version}
+		mm = &modelMetrics{
+			queue: m.queue.With(l), compute: m.compute.With(l), decode: m.decode.With(l),
+			running: m.running.With(l), queued: m.queued.With(l), inferences: m.inferences.With(l),
+			rejects: m.rejects.MustCurryWith(l),
+		}
+		mm.init(m, name, version)
+		m.models[key] = mm
 	}
+	mm.users++
+	return mm
 }
 
-// forget drops the series of a version that is served no more.
-func (m *metrics) forget(name, version string) {
-	l := prometheus.Labels{"model": name, "version": version}
+func (m *requestMetrics) init(all *metrics, name, version string) {
+	m.all, m.name, m.version = all, name, version
+	m.series.Store(&map[outcomeKey]outcomeSeries{})
+}
+
+// release drops the series of a version when nothing of it is loaded any more.
+func (m *metrics) release(mm *modelMetrics) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if mm.users--; mm.users > 0 {
+		return
+	}
+	delete(m.models, [2]string{mm.name, mm.version})
+	l := prometheus.Labels{"model": mm.name, "version": mm.version}
 	for _, c := range []interface {
 		DeletePartialMatch(prometheus.Labels) int
 	}{m.requests, m.seconds, m.rejects, m.queue, m.compute, m.decode, m.running, m.queued, m.inferences} {

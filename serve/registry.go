@@ -27,7 +27,7 @@ func (s *Server) add(c catalog, m Model) error {
 	}
 	for _, other := range append([]string{info.Version}, info.Versions...) {
 		if e.slots[other] == nil {
-			e.slots[other] = s.newSlot(info.Name, other)
+			e.slots[other] = newSlot(info.Name, other)
 			e.slots[other].lazy = true
 		}
 	}
@@ -53,14 +53,8 @@ func (s *Server) add(c catalog, m Model) error {
 	return nil
 }
 
-func (s *Server) newSlot(name, version string) *slot {
-	sl := newSlot(name, version)
-	sl.met = s.met.model(name, version)
-	return sl
-}
-
 func (s *Server) newVersion(sl *slot, m Model) (*version, error) {
-	v := &version{info: m.Info(), model: m, met: sl.met, stats: &sl.stats, idle: make(chan struct{})}
+	v := &version{info: m.Info(), model: m, stats: &sl.stats, idle: make(chan struct{})}
 	v.refs.Store(1)
 	if v.info.Name != sl.name || v.info.Version != sl.version {
 		return nil, fmt.Errorf("serve: model %q version %q was loaded for %q version %q", v.info.Name, v.info.Version, sl.name, sl.version)
@@ -69,6 +63,7 @@ func (s *Server) newVersion(sl *slot, m Model) (*version, error) {
 	if err := v.info.checkRecipe(); err != nil {
 		return nil, fmt.Errorf("serve: model %q: %w", v.info.Name, err)
 	}
+	v.met = s.met.model(sl.name, sl.version)
 	v.gate = gate{cores: s.cores, weight: int64(v.info.Threads), met: v.met}
 	v.gate.limit = int64(cmp.Or(v.info.Options.Queue, s.opt.Queue)) + int64(s.opt.Cores)/v.gate.weight
 	return v, nil
@@ -262,6 +257,7 @@ func (s *Server) retire(sl *slot, v *version) <-chan struct{} {
 			s.opt.Logger.Error("model not closed", "model", sl.name, "version", sl.version, "err", err)
 			s.closeErrs.add(err)
 		}
+		s.met.release(v.met)
 	})
 	return done
 }
