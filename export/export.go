@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/google/renameio/v2"
 	"google.golang.org/protobuf/proto"
 
 	"spos/export/onnxpb"
@@ -135,8 +134,5 @@ func Write(path string, m *onnxpb.ModelProto) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	if err := renameio.WriteFile(path, b, 0o644); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
+	return WriteFile(path, b)
 }

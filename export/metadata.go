@@ -24,6 +24,7 @@ const (
 	KeyPreprocess = "spos.preprocess"  // JSON, from a picture to the input
 	KeyLabels     = "spos.labels"      // JSON array, one string for each logit
 	KeyLineage    = "spos.lineage"     // JSON object of strings
+	KeyLatency    = "spos.latency"     // JSON, what was measured; not written by [Model], see [SetMetadata]
 )
 
 // Values under [KeyFormat] and [KeyNorm].

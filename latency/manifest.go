@@ -1,0 +1,118 @@
+package latency
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ManifestProtocol is the version of [Manifest] that this package writes and
+// reads.
+const ManifestProtocol = 1
+
+// Manifest is what a model's file says of its latency: the number that was
+// measured, how sure it is, and under which conditions it may be expected
+// again. As JSON it is the value of the metadata key spos.latency
+// (docs/formats.md); times are milliseconds.
+type Manifest struct {
+	Protocol int      `json:"protocol"` // ManifestProtocol
+	P50      float64  `json:"p50_ms"`
+	P90      float64  `json:"p90_ms"`
+	Low      float64  `json:"low_ms"` // 95 % interval of P50
+	High     float64  `json:"high_ms"`
+	Limit    *float64 `json:"limit_ms,omitempty"` // what it was to stay below; nil: nothing
+	Mode     Mode     `json:"mode"`
+	Batch    int      `json:"batch"`
+	Runs     int      `json:"runs"`
+	Sessions int      `json:"sessions"`
+
+	// Fingerprint names Conditions in one short string.
+	Fingerprint string `json:"fingerprint"`
+	// Conditions are what the latency depends on wherever the model is served:
+	// see [Fingerprint.Conditions].
+	Conditions map[string]string `json:"conditions"`
+	Warnings   []string          `json:"warnings,omitempty"`
+}
+
+// NewManifest is the manifest of a measured model. limit is what its latency
+// was to stay below; 0 is no limit.
+func NewManifest(r Result, limit time.Duration) Manifest {
+	m := Manifest{
+		Protocol: ManifestProtocol, P50: Milliseconds(r.P50), P90: Milliseconds(r.P90),
+		Low: Milliseconds(r.Low), High: Milliseconds(r.High),
+		Mode: r.Mode, Batch: r.Fingerprint.Session.Batch, Runs: r.Runs, Sessions: r.Sessions,
+		Conditions: r.Fingerprint.Conditions(), Warnings: r.Warnings,
+	}
+	if limit > 0 {
+		m.Limit = new(Milliseconds(limit))
+	}
+	m.Fingerprint = digest(m.Conditions)
+	return m
+}
+
+// ParseManifest reads the JSON of a manifest. Another protocol than
+// [ManifestProtocol], and numbers that are no interval, are errors.
+func ParseManifest(text string) (Manifest, error) {
+	var m Manifest
+	if err := json.Unmarshal([]byte(text), &m); err != nil {
+		return m, fmt.Errorf("latency manifest: %w", err)
+	}
+	if m.Protocol != ManifestProtocol {
+		return m, fmt.Errorf("latency manifest: protocol %d, this program reads %d", m.Protocol, ManifestProtocol)
+	}
+	if !(0 < m.Low && m.Low <= m.P50 && m.P50 <= m.High) || m.Limit != nil && !(*m.Limit > 0) {
+		return m, errors.New("latency manifest: its numbers are no interval around a median")
+	}
+	return m, nil
+}
+
+// Conditions are the parts of a fingerprint that a server of the model can be
+// held to, by name: the machine, and the settings of the session. How it was
+// measured (binding, priority, mode) and the model itself are not among them.
+// What the system does not show is left out.
+func (f Fingerprint) Conditions() map[string]string {
+	h, s := f.Host, f.Session
+	c := map[string]string{
+		"cpu": h.CPU, "cpu_flags": h.Flags, "cores": strconv.Itoa(h.Cores), "system": h.Arch, "kernel": h.Kernel,
+		"governor": h.Governor, "turbo": h.Turbo, "quota": h.Quota,
+		"runtime": s.Runtime, "provider": s.Provider, "graph_level": string(s.GraphLevel), "threads": strconv.Itoa(s.Threads),
+	}
+	for k, v := range s.Options {
+		if !strings.HasPrefix(k, "dim.") { // the input's, and no setting of the session
+			c["option."+k] = v
+		}
+	}
+	maps.DeleteFunc(c, func(_, v string) bool { return v == "" })
+	return c
+}
+
+// digest is equal for equal maps.
+func digest(c map[string]string) string {
+	h := sha256.New()
+	for _, k := range slices.Sorted(maps.Keys(c)) {
+		fmt.Fprintf(h, "%q=%q\n", k, c[k])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:12])
+}
+
+// Write prints the manifest for people.
+func (m Manifest) Write(w io.Writer) error {
+	c := m.Conditions
+	limit := ""
+	if m.Limit != nil {
+		limit = fmt.Sprintf(", limit %g ms", *m.Limit)
+	}
+	_, err := fmt.Fprintf(w, "latency: p50 %g ms (%g–%g) at batch %d%s, %d runs in %d sessions, %s\nmeasured on: %s, %s cores, %s; ONNX Runtime %s, %s, threads %s\n",
+		m.P50, m.Low, m.High, m.Batch, limit, m.Runs, m.Sessions, m.Mode,
+		cmp.Or(c["cpu"], "unknown processor"), c["cores"], c["system"], c["runtime"], c["provider"], c["threads"])
+	return err
+}
