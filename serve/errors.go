@@ -21,6 +21,8 @@ type httpError struct {
 	msg  string
 	// allow is the value of the Allow header of a 405.
 	allow string
+	// challenge is the value of the WWW-Authenticate header of a 401 or 403.
+	challenge string
 }
 
 func (e *httpError) Error() string { return e.msg }
@@ -37,6 +39,7 @@ func badRequest(format string, args ...any) error {
 const statusClientGone = 499
 
 var (
+	errNoPath = &httpError{code: http.StatusNotFound, msg: "no such path"}
 	errBusy   = &httpError{code: http.StatusServiceUnavailable, msg: "the model's queue is full, try again later"}
 	errMemory = &httpError{code: http.StatusServiceUnavailable, msg: "the requests in flight hold all memory that they may, try again later"}
 	errQueued = &httpError{code: http.StatusServiceUnavailable, msg: "the request's time ran out while it waited in the queue"}

@@ -21,17 +21,22 @@ type call struct {
 	route   string
 	model   string   // as the path has it, decoded
 	version string   // or a label; empty: none was named
+	token   string   // the name of the one that admitted it
 	found   *version // what model and version led to, held until the request is over
 }
 
 type handler func(*Server, http.ResponseWriter, *http.Request, *call) error
 
-// routes are all there are. {m}, {v} and {r} stand for one segment. The server matches them itself: http.ServeMux redirects
-// and answers in plain text.
-var routes = []struct {
+// route leads from a method and a path to a handler. Its name is a metric's label, and decides on the scope that it
+// needs.
+type route struct {
 	method, path, name string
 	handle             handler
-}{
+}
+
+// routes are all there are. {m}, {v} and {r} stand for one segment. The server matches them itself: http.ServeMux redirects
+// and answers in plain text.
+var routes = []route{
 	{"GET", "v2", "server", (*Server).serverMetadata},
 	{"GET", "v2/", "server", (*Server).serverMetadata},
 	{"GET", "v2/health/live", "live", (*Server).live},
@@ -59,7 +64,9 @@ var routes = []struct {
 }
 
 // ServeHTTP answers one request, and every failure with {"error": text}.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.answer(s.public, w, r) }
+
+func (s *Server) answer(f *front, w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	c := &call{id: requestID(r), route: "unknown"}
 	rec := &recorder{ResponseWriter: w}
@@ -84,7 +91,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// net/http reads what a handler leaves of a body, and would wait for it forever.
 		setReadDeadline(rec, time.Now().Add(s.opt.BodyIdleTimeout))
 	}
-	if err := s.dispatch(rec, r, c); err != nil {
+	err := f.admit(rec, r)
+	if err == nil {
+		err = f.dispatch(rec, r, c)
+	}
+	if err != nil {
 		s.fail(rec, r, err, c)
 	}
 }
@@ -97,24 +108,27 @@ func (s *Server) find(r *http.Request, c *call) (*version, error) {
 }
 
 // dispatch finds the route.
-func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, c *call) error {
+func (f *front) dispatch(w http.ResponseWriter, r *http.Request, c *call) (err error) {
 	segments := strings.Split(strings.TrimPrefix(r.URL.EscapedPath(), "/"), "/")
 	var allow []string
-	for i := range routes {
-		rt := &routes[i]
+	for i := range f.routes {
+		rt := &f.routes[i]
 		if !c.match(rt.path, segments) {
 			continue
 		}
 		if rt.method == r.Method || rt.method == "GET" && r.Method == "HEAD" {
 			c.route = rt.name
-			return rt.handle(s, w, r, c)
+			if c.token, err = f.s.access.authorize(f.s.access.scopeOf(rt.name), r.Header["Authorization"]); err != nil {
+				return err
+			}
+			return rt.handle(f.s, w, r, c)
 		}
 		if allow = append(allow, rt.method); rt.method == "GET" {
 			allow = append(allow, "HEAD")
 		}
 	}
 	if allow == nil {
-		return failf(http.StatusNotFound, "no such path")
+		return errNoPath
 	}
 	methods := strings.Join(append(allow, "OPTIONS"), ", ")
 	if r.Method == "OPTIONS" {
@@ -173,6 +187,9 @@ func (s *Server) fail(w *recorder, r *http.Request, err error, c *call) {
 	h := w.Header()
 	if e.allow != "" {
 		h.Set("Allow", e.allow)
+	}
+	if e.challenge != "" {
+		h.Set("WWW-Authenticate", e.challenge)
 	}
 	switch e.code {
 	case http.StatusServiceUnavailable:

@@ -78,12 +78,3 @@ func listed(ts []TensorInfo) []TensorInfo {
 	}
 	return out
 }
-
-// serveMetrics answers /metrics on the main listener, unless the metrics have their own.
-func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, _ *call) error {
-	if s.metrics != nil {
-		return failf(http.StatusNotFound, "no such path")
-	}
-	s.met.handler().ServeHTTP(w, r)
-	return nil
-}

@@ -18,7 +18,7 @@ var latencyBuckets = []float64{.0005, .001, .002, .003, .005, .0075, .01, .015, 
 // metrics are the server's own. The labels model and version only ever hold names of models that are served, so that
 // requests cannot make up new series.
 type metrics struct {
-	registry   *prometheus.Registry
+	scrape     http.Handler
 	requests   *prometheus.CounterVec
 	seconds    *prometheus.HistogramVec
 	rejects    *prometheus.CounterVec
@@ -30,6 +30,8 @@ type metrics struct {
 	inferences *prometheus.CounterVec
 	inFlight   prometheus.Gauge
 	panics     prometheus.Counter
+	refused    *prometheus.CounterVec
+	tokens     *prometheus.CounterVec
 
 	none   requestMetrics // of requests that led to no model
 	mu     sync.Mutex
@@ -122,7 +124,7 @@ func newMetrics(r *prometheus.Registry) (*metrics, error) {
 		return h
 	}
 	m := &metrics{
-		registry:   r,
+		scrape:     promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 4}),
 		requests:   counter("requests_total", "Requests by route and status; 499 is a client that went away.", "route", "code", "model", "version"),
 		seconds:    histogram("request_seconds", "Time from a request's header to the end of its answer.", "route", "model", "version"),
 		rejects:    counter("rejected_total", "Requests that were not computed to the end, by reason.", "model", "version", "reason"),
@@ -133,6 +135,8 @@ func newMetrics(r *prometheus.Registry) (*metrics, error) {
 		queued:     gauge("queued", "Requests that wait for cores.", "model", "version"),
 		inferences: counter("inferences_total", "Items inferred: a batch counts each of its own.", "model", "version"),
 		inFlight:   prometheus.NewGauge(prometheus.GaugeOpts(opts("in_flight", "Requests between header and answer."))),
+		refused:    counter("refused_total", "Requests that may not be made, by reason: no_token, unknown_token, scope, host or origin.", "reason"),
+		tokens:     counter("token_requests_total", "Requests by the name of their token.", "token"),
 		panics:     prometheus.NewCounter(prometheus.CounterOpts(opts("panics_total", "Requests that met a bug in the server."))),
 	}
 	m.models = map[[2]string]*modelMetrics{}
@@ -188,14 +192,3 @@ func (m *metrics) release(mm *modelMetrics) {
 
 // rejected counts one of a handful of reasons.
 func (m *modelMetrics) rejected(reason string) { m.rejects.WithLabelValues(reason).Inc() }
-
-func (m *metrics) handler() http.Handler {
-	h := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/metrics" {
-			http.NotFound(w, r)
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
-}

@@ -26,6 +26,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
+
+	"spos/serve/keys"
 )
 
 // Options are the settings of a [Server]. Every zero value but Logger's means the default that its comment names.
@@ -34,8 +36,10 @@ type Options struct {
 	HTTP string
 	// Listener is used instead of listening on HTTP.
 	Listener net.Listener
-	// Metrics is the address of a listener for /metrics alone. Empty: /metrics is on the HTTP address.
-	Metrics string
+	// Metrics is the address of a listener for operators: /metrics, health and profiles. Empty: /metrics is on the HTTP
+	// address. MetricsListener is used instead of listening on it.
+	Metrics         string
+	MetricsListener net.Listener
 	// Registry receives the server's metrics. Nil: a new one, with those of the process and the Go runtime.
 	Registry *prometheus.Registry
 	// Logger receives one line a request, at Info for inferences and failures, and the reasons of failures. It must not be nil.
@@ -72,6 +76,24 @@ type Options struct {
 	DrainDelay time.Duration
 	// DrainTimeout is the time that accepted requests have to finish when the server stops. 0: 30 s.
 	DrainTimeout time.Duration
+
+	// TLS names the files of certificates, which every listener uses. Clients need certificates of their own on all but
+	// the metrics' when it has authorities. Empty: no TLS.
+	TLS keys.Files
+	// Tokens is a file of bearer tokens, as [keys.OpenTokens] reads it. Empty: nobody needs one.
+	Tokens string
+	// ProtectHealth asks for a token on /v2/health as well.
+	ProtectHealth bool
+	// AllowedHosts are names by which clients may call the server, beside localhost and addresses. None: on a loopback
+	// address no others, elsewhere any.
+	AllowedHosts []string
+	// AllowedOrigins are origins, such as https://lab.example, whose pages may use the server from a browser. None: no
+	// page of another origin may.
+	AllowedOrigins []string
+	// Pprof serves profiles of the process at /debug/pprof/ on the metrics' listener.
+	Pprof bool
+	// Ready is called once the server accepts requests, Stopping when it begins to stop. Nil: nothing is called.
+	Ready, Stopping func()
 
 	// Load loads a version that a model's Versions list and that was not handed to New, when first asked for. Nil:
 	// such versions are not available.
@@ -125,7 +147,11 @@ type Server struct {
 
 	ready    atomic.Bool
 	listener net.Listener
-	metrics  net.Listener // nil: /metrics is on listener
+	metrics  net.Listener       // nil: /metrics is on listener
+	certs    *keys.Certificates // nil: no TLS
+	access   *access
+	public   *front
+	private  *front // on the metrics' listener
 }
 
 // New makes a server of models and takes its port. Several models may share a name and differ in version; of those
@@ -157,12 +183,12 @@ func New(o Options, models ...Model) (_ *Server, err error) {
 			return nil, err
 		}
 	}
-	if s.opt.Metrics != "" {
+	if s.metrics = s.opt.MetricsListener; s.metrics == nil && s.opt.Metrics != "" {
 		if s.metrics, err = listen(s.opt.Metrics); err != nil {
 			return nil, err
 		}
 	}
-	return s, nil
+	return s, s.openAccess()
 }
 
 func listen(addr string) (net.Listener, error) {
@@ -188,16 +214,16 @@ func (s *Server) Run(ctx context.Context) error {
 	defer func() { s.ready.Store(false) }()
 	work, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(errStop)
-	servers := []*http.Server{s.httpServer(work, s)}
+	servers := []*http.Server{s.httpServer(work, s.public, true)}
 	listeners := []net.Listener{newLimitedListener(s.listener, s.opt.MaxConns)}
 	if s.metrics != nil {
-		servers = append(servers, s.httpServer(work, s.met.handler()))
-		listeners = append(listeners, newLimitedListener(s.metrics, 16))
+		servers = append(servers, s.httpServer(work, s.private, false))
+		listeners = append(listeners, newLimitedListener(s.metrics, operators))
 	}
 	group, failed := errgroup.WithContext(ctx)
 	for i, h := range servers {
 		group.Go(func() error {
-			if err := h.Serve(listeners[i]); !errors.Is(err, http.ErrServerClosed) {
+			if err := serveOn(h, listeners[i]); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve: %w", err)
 			}
 			return nil
@@ -207,12 +233,16 @@ func (s *Server) Run(ctx context.Context) error {
 		group.Go(func() error { s.poll(failed); return nil })
 	}
 	s.ready.Store(true)
-	if a, ok := s.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
-		s.opt.Logger.Warn("anyone who reaches this address may use the models", "address", a.String())
-	}
+	s.warnOfStrangers()
 	s.opt.Logger.Debug("serving", "address", s.Addr().String(), "models", len(*s.catalog.Load()))
+	if s.opt.Ready != nil {
+		s.opt.Ready()
+	}
 	<-failed.Done()
 	s.ready.Store(false)
+	if s.opt.Stopping != nil {
+		s.opt.Stopping()
+	}
 	drained := s.drain(ctx, cut, servers)
 	return errors.Join(group.Wait(), drained, s.closeModels())
 }
@@ -244,15 +274,33 @@ func (s *Server) drain(ctx context.Context, cut context.CancelCauseFunc, servers
 	return errors.Join(errs...)
 }
 
-func (s *Server) httpServer(work context.Context, h http.Handler) *http.Server {
-	return &http.Server{
+// operators is how many connections the metrics' listener has at once.
+const operators = 16
+
+// maxStreams bounds the requests of one connection of HTTP/2 that are answered at once.
+const maxStreams = 100
+
+func (s *Server) httpServer(work context.Context, h http.Handler, clients bool) *http.Server {
+	hs := &http.Server{
 		Handler:           h,
 		BaseContext:       func(net.Listener) context.Context { return work },
 		ReadHeaderTimeout: s.opt.HeaderTimeout,
 		IdleTimeout:       s.opt.IdleTimeout,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: s.opt.WriteIdleTimeout},
 	}
+	if s.certs != nil {
+		hs.TLSConfig = s.certs.Config(clients, "h2", "http/1.1")
+	}
+	return hs
+}
+
+func serveOn(h *http.Server, ln net.Listener) error {
+	if h.TLSConfig != nil {
+		return h.ServeTLS(ln, "", "")
+	}
+	return h.Serve(ln)
 }
 
 // Close frees the port and the models of a server that was not run.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"spos/serve"
@@ -214,4 +215,22 @@ func TestPaths(t *testing.T) {
 	if r := send(t, "OPTIONS", url+"/v2/models/m/infer", nil, nil); r.code != 204 || r.header.Get("Allow") != "POST, OPTIONS" {
 		t.Errorf("OPTIONS: %d, Allow %q", r.code, r.header.Get("Allow"))
 	}
+}
+
+// lockedBuffer is a log that a test reads while a server writes it.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
