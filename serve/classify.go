@@ -43,8 +43,8 @@ func (s *Server) classify(w http.ResponseWriter, r *http.Request, c *call) (err 
 	if err != nil {
 		return err
 	}
-	var t spans
-	defer func() { v.stats.request(&t, err) }()
+	t := &c.spans
+	defer func() { v.stats.request(t, err) }()
 	if v.info.Recipe == nil {
 		return badRequest("model %q came without preprocessing: send tensors to …/infer", v.info.Name)
 	}
@@ -64,7 +64,7 @@ func (s *Server) classify(w http.ResponseWriter, r *http.Request, c *call) (err 
 	t.start = time.Now()
 	ctx, cancel := context.WithTimeout(r.Context(), s.deadline(v, 0))
 	defer cancel()
-	logits, err := s.look(ctx, v, data, mem, &t)
+	logits, err := s.look(ctx, v, data, mem, t)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -23,6 +22,8 @@ type call struct {
 	version string   // or a label; empty: none was named
 	token   string   // the name of the one that admitted it
 	found   *version // what model and version led to, held until the request is over
+	body    countedBody
+	spans   spans
 }
 
 type handler func(*Server, http.ResponseWriter, *http.Request, *call) error
@@ -88,6 +89,8 @@ func (s *Server) answer(f *front, w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	if r.ContentLength != 0 {
+		c.body.ReadCloser = r.Body
+		r.Body = &c.body
 		// net/http reads what a handler leaves of a body, and would wait for it forever.
 		setReadDeadline(rec, time.Now().Add(s.opt.BodyIdleTimeout))
 	}
@@ -173,7 +176,7 @@ func (c *call) match(path string, segments []string) bool {
 func (s *Server) fail(w *recorder, r *http.Request, err error, c *call) {
 	e := answer(err, c.id)
 	if e.code >= 500 && !errors.Is(err, e) {
-		s.opt.Logger.Error("request failed", "request_id", c.id, "model", short(c.model), "err", err)
+		s.opt.Logger.Error("request failed", "request_id", c.id, "model", printable(c.model), "err", err)
 	}
 	drain(w, r)
 	if w.status != 0 {
@@ -222,19 +225,6 @@ func (s *Server) writeJSON(w http.ResponseWriter, v any) error {
 	}
 	s.write(w, http.StatusOK, b.Bytes())
 	return nil
-}
-
-// account logs and counts a request that is over.
-func (s *Server) account(w *recorder, r *http.Request, c *call, took time.Duration) {
-	s.met.of(c.found).count(c.route, strconv.Itoa(w.status), took)
-	level := slog.LevelInfo
-	if c.route != "infer" && c.route != "classify" && w.status < 400 {
-		level = slog.LevelDebug // probes and scrapes
-	}
-	s.opt.Logger.LogAttrs(r.Context(), level, "request",
-		slog.String("request_id", c.id), slog.String("method", short(r.Method)), slog.String("path", short(r.URL.Path)),
-		slog.Int("status", w.status), slog.Int64("bytes", w.written), slog.Duration("took", took),
-		slog.String("remote", r.RemoteAddr))
 }
 
 // requestID takes the client's id if it is harmless.

@@ -22,8 +22,8 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, c *call) (err err
 	if err != nil {
 		return err
 	}
-	var t spans
-	defer func() { v.stats.request(&t, err) }()
+	t := &c.spans
+	defer func() { v.stats.request(t, err) }()
 	if err := v.gate.refuse(); err != nil {
 		return err
 	}
@@ -33,11 +33,11 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, c *call) (err err
 	if err != nil {
 		return err
 	}
-	out, err := s.compute(r.Context(), v, req, mem, &t)
+	out, err := s.compute(r.Context(), v, req, mem, t)
 	if err != nil {
 		return err
 	}
-	return s.writeInfer(w, v, req, out, &t)
+	return s.writeInfer(w, v, req, out, t)
 }
 
 // compute is what every protocol does with a checked request: it waits for its turn, no longer than the request has
