@@ -394,6 +394,69 @@ func numbered(n int) []float32 {
 	return x
 }
 
+// TestDetectNet: a file of one network says by itself which one it is, up to
+// the place of blocks that do nothing.
+func TestDetectNet(t *testing.T) {
+	files := originals(t)
+	for name, m := range models {
+		if m.arch == "" {
+			continue
+		}
+		want := target(t, m.space, m.arch)
+		got, err := dialect.DetectNet(files[name], slices.Values([]*arch.Space{want.Space}), nil)
+		if err != nil {
+			t.Errorf("%s in its space: %v", name, err)
+			continue
+		}
+		if got.Dialect.Name != m.dialect || want.Space.Canonical(got.Arch) != want.Space.Canonical(want.Arch) {
+			t.Errorf("%s is taken for %v of %s, want %s", name, got.Target, got.Dialect.Name, m.arch)
+		}
+		if got, err = dialect.DetectNet(files[name], shipped(t), nil); err != nil {
+			t.Errorf("%s in any space: %v", name, err)
+			continue
+		}
+		if got.Space.Size() > want.Space.Size() || cost(t, got.Target) != cost(t, want) {
+			t.Errorf("%s is taken for %v, which is another network than %v", name, got.Target, want)
+		}
+	}
+}
+
+func TestDetectNoNet(t *testing.T) {
+	files := originals(t)
+	_, err := dialect.DetectNet(files["spos-official-supernet"], shipped(t), nil)
+	if !errors.Is(err, dialect.ErrNoTarget) {
+		t.Errorf("a supernet is no network: %v", err)
+	}
+	cut := files["spos-official-subnet"][:200]
+	if _, err = dialect.DetectNet(cut, shipped(t), nil); err == nil {
+		t.Error("half of a network is taken for one")
+	}
+	other := slices.Concat(files["nasbench-macro-22212220"], []dialect.Tensor{{Name: "aux.weight", Shape: []int{3}}})
+	_, err = dialect.DetectNet(other, shipped(t), nil)
+	if bad, ok := errors.AsType[*dialect.MismatchError](err); !ok || len(bad.Extra) != 1 || len(bad.Missing) != 0 {
+		t.Errorf("a network with one tensor more: %v", err)
+	}
+}
+
+func shipped(t *testing.T) iter.Seq[*arch.Space] {
+	return func(yield func(*arch.Space) bool) {
+		for _, name := range configs.Spaces() {
+			if !yield(target(t, name, "").Space) {
+				return
+			}
+		}
+	}
+}
+
+func cost(t *testing.T, tgt dialect.Target) arch.Cost {
+	t.Helper()
+	n, err := tgt.Space.Net(tgt.Arch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n.Cost()
+}
+
 // FuzzDetect: whatever a file's tensors are called, the answer is a match of
 // every tensor or an error of bounded length.
 func FuzzDetect(f *testing.F) {

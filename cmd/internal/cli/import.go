@@ -44,13 +44,14 @@ func NewImportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import FILE.pth",
 		Short: "Turn a PyTorch checkpoint of a published code base into one of ours",
-		Long: `Read the weights of a supernet, or with --arch of one network, from a PyTorch file,
-translate their names, reorder channels where the space is wired otherwise, and write
-a checkpoint. Nothing in the file is executed, and nothing is written unless every
-tensor is there with its shape and no other. Names that are understood:
+		Long: `Read the weights of a supernet or of one network from a PyTorch file, translate their
+names, reorder channels where the space is wired otherwise, and write a checkpoint.
+Which space and network they are of follows from names and shapes where it is not
+given. Nothing in the file is executed, and nothing is written unless every tensor is
+there with its shape and no other. Names that are understood:
 
 ` + strings.Join(about, "\n"),
-		Example: `  spos import checkpoint-latest.pth.tar --space shufflenetv2-spos -o work/official
+		Example: `  spos import checkpoint-latest.pth.tar -o work/official
   spos import subnet.pth --space shufflenetv2-mmrazor --arch spos-mmrazor -o work/razor
   spos eval work/razor --data imagenet`,
 		Args: cobra.ExactArgs(1),
@@ -63,7 +64,7 @@ tensor is there with its shape and no other. Names that are understood:
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.space, "space", "", "search space, shipped or a YAML file (default: the shipped one that fits)")
-	f.StringVar(&o.arch, "arch", "", "the file holds this network alone: digits, a file, or a published network's name")
+	f.StringVar(&o.arch, "arch", "", "the file holds this network alone: digits, a file, or a published network's name (default: found out)")
 	f.StringVar(&o.dialect, "dialect", "", "whose names the file has (default: those that fit)")
 	f.StringVar(&o.weights, "weights", "", "key of the dict of weights in the file, where there are several")
 	f.StringVarP(&o.out, "output", "o", "", "folder of the checkpoint (default: FILE without its extension)")
@@ -83,6 +84,7 @@ type imported struct {
 	Space      string         `json:"space"`
 	Found      bool           `json:"space_found"` // and not given
 	Arch       arch.Arch      `json:"arch,omitempty"`
+	Inferred   bool           `json:"arch_found,omitempty"` // and not given
 	Classes    int            `json:"classes"`
 	Tensors    int            `json:"tensors"`
 	Reordered  int            `json:"reordered"`
@@ -154,6 +156,12 @@ func importFile(path string, o importOptions) (*imported, error) {
 		file = append(file, dialect.Tensor{Name: name, Shape: shape})
 	}
 	m, err := dialect.Detect(file, targets, dialects)
+	inferred := false
+	if _, mismatch := errors.AsType[*dialect.MismatchError](err); mismatch && o.arch == "" {
+		if n, netErr := dialect.DetectNet(file, importSpaces(o), dialects); netErr == nil {
+			m, err, inferred = n, nil, true
+		}
+	}
 	if errors.Is(err, dialect.ErrNoTarget) {
 		return nil, fmt.Errorf("--arch %s: no shipped space has such a network: %w", o.arch, err)
 	}
@@ -162,7 +170,7 @@ func importFile(path string, o importOptions) (*imported, error) {
 	}
 	out := &imported{
 		File: path, Key: f.Key(), Prefix: pth.Prefix(f.Names()), match: m, Dialect: m.Dialect.Name,
-		Space: m.Space.Name, Found: o.space == "", Arch: m.Arch, Classes: m.Space.Classes,
+		Space: m.Space.Name, Found: o.space == "", Arch: m.Arch, Inferred: inferred, Classes: m.Space.Classes,
 		Tensors: len(m.Entries), Reordered: m.Moved(),
 	}
 	for _, e := range m.Entries {
@@ -192,6 +200,22 @@ func importTargets(o importOptions) (iter.Seq[dialect.Target], error) {
 			}
 		}
 	}, nil
+}
+
+// importSpaces are those of the targets.
+func importSpaces(o importOptions) iter.Seq[*arch.Space] {
+	return func(yield func(*arch.Space) bool) {
+		names := configs.Spaces()
+		if o.space != "" {
+			names = []string{o.space}
+		}
+		for _, name := range names {
+			s, err := configs.Space(name)
+			if err == nil && !yield(s) { // one that does not load has been refused already
+				return
+			}
+		}
+	}
 }
 
 func importTarget(space, a string) (t dialect.Target, err error) {
@@ -257,8 +281,13 @@ func (m *imported) write(out io.Writer, dir string) error {
 	fmt.Fprintf(w, "read\t%s, %s\n", m.File, where)
 	fmt.Fprintf(w, "names\t%s: %s\n", m.Dialect, m.match.Dialect.About)
 	found := ""
-	if m.Found {
+	switch {
+	case m.Found && m.Inferred:
+		found = ", the smallest shipped space that has what the file holds"
+	case m.Found:
 		found = ", the only shipped space that fits"
+	case m.Inferred:
+		found = ", by its tensors"
 	}
 	fmt.Fprintf(w, "holds\t%v%s, %d classes\n", m.match.Target, found, m.Classes)
 	order := "channels in their order"
