@@ -52,9 +52,9 @@ type NormSpec struct {
 	SupernetAffine bool `yaml:"supernet_affine" json:"supernet_affine"`
 }
 
-// ShuffleSpec is the wiring of shuffle blocks. The published ones are the same
-// function class up to a permutation of channels, except for the width of the
-// projection in a stride-2 block.
+// ShuffleSpec is the wiring of shuffle blocks. With projections of half the
+// output all three wirings are the same function up to an order of channels;
+// with those as wide as the input, deinterleave and main_first are.
 type ShuffleSpec struct {
 	// Wiring is "deinterleave" (at the entry of a stride-1 block even channels
 	// pass and odd ones enter the main branch, which comes second at the exit;
