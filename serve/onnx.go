@@ -68,8 +68,12 @@ func NewONNX(ctx context.Context, session *ort.Session, name, version string) (_
 // Info describes the model.
 func (m *ONNX) Info() ModelInfo { return m.info }
 
-// Close waits for running Runs and frees the session.
-func (m *ONNX) Close() error { return m.session.Close() }
+// Close waits for running Runs, frees the session and gives its memory back to the system.
+func (m *ONNX) Close() error {
+	err := m.session.Close()
+	ort.Trim()
+	return err
+}
 
 // Run computes the wanted outputs. It stops within one operator of ctx's end.
 func (m *ONNX) Run(ctx context.Context, in, out []Tensor) error {

@@ -43,10 +43,14 @@ func (c *core) free() error {
 }
 
 // NewSession makes a session of a model's bytes, which the library copies. A
-// model that keeps its weights in files beside it needs [Runtime.OpenSession].
+// model that keeps its weights in files beside it needs [Runtime.OpenSession];
+// here its error wraps [ErrExternal].
 func (r *Runtime) NewSession(model []byte, o Options) (*Session, error) {
 	if o.Name == "" {
 		o.Name = "model"
+	}
+	if err := checkInternal(model); err != nil {
+		return nil, fmt.Errorf("ort: load %s: %w", o.Name, err)
 	}
 	s, err := newSession(model, o, func(in, out []string, so *yalue.SessionOptions) (*yalue.DynamicAdvancedSession, error) {
 		return yalue.NewDynamicAdvancedSessionWithONNXData(model, in, out, so)

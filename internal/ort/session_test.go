@@ -231,6 +231,14 @@ func TestBadModels(t *testing.T) {
 			}
 		})
 	}
+	for _, name := range []string{"external.onnx", "external_inner.onnx"} {
+		if _, err := r.NewSession(model(t, "bad/"+name), ort.Options{}); !errors.Is(err, ort.ErrExternal) {
+			t.Errorf("%s: %v, want ErrExternal", name, err)
+		}
+		if s, err := r.OpenSession("testdata/bad/"+name, ort.Options{}); err == nil {
+			t.Errorf("%s: opened with inputs %v", name, s.Inputs())
+		}
+	}
 	if _, err := r.OpenSession("testdata/none.onnx", ort.Options{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing file: %v, want ErrNotExist", err)
 	}

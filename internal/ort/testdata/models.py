@@ -112,3 +112,22 @@ save("bad/unknown_op.onnx", model([h.make_node("NoSuchOp", ["x"], ["y"])], [x], 
 save("bad/missing_weight.onnx", model([h.make_node("Add", ["x", "w"], ["y"])], [x], [y]), check=False)
 save("bad/future_opset.onnx", model([h.make_node("Relu", ["x"], ["y"])], [x], [y], opset=900), check=False)
 save("bad/wrong_type.onnx", model([h.make_node("Relu", ["x"], ["y"])], [value("x", T.STRING, [2])], [y]), check=False)
+
+
+def outside(name, *dims):
+    """A tensor that says its bytes are in a file outside of the model's directory."""
+    t = T(name=name, data_type=T.FLOAT, dims=dims, data_location=T.EXTERNAL)
+    t.external_data.add(key="location", value="../../../../../../../../etc/hostname")
+    t.external_data.add(key="length", value="8")
+    return t
+
+
+save("bad/external.onnx", model([h.make_node("Add", ["x", "w"], ["y"])], [x], [y], [outside("w", 2)]), check=False)
+# The same deep inside: a constant in a branch.
+branch = h.make_graph([h.make_node("Constant", [], ["v"], value=outside("v", 2))], "b", [], [value("v", T.FLOAT, [2])])
+save(
+    "bad/external_inner.onnx",
+    model([h.make_node("If", ["c"], ["w"], then_branch=branch, else_branch=branch), h.make_node("Add", ["x", "w"], ["y"])],
+          [value("c", T.BOOL, []), x], [y]),
+    check=False,
+)
