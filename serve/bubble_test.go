@@ -100,10 +100,14 @@ type outcome struct {
 
 // infer sends a request whose data is one number and returns where its outcome will be.
 func (b *bubble) infer(ctx context.Context, params string) <-chan outcome {
+	return b.do(ctx, "POST", "/v2/models/m/infer", `{"parameters":{`+params+`},`+jsonBody("[1,3]", "[1,2,3]")[1:])
+}
+
+// do sends a request and returns where its outcome will be.
+func (b *bubble) do(ctx context.Context, method, path, body string) <-chan outcome {
 	c := make(chan outcome, 1)
 	go func() {
-		body := `{"parameters":{` + params + `},` + jsonBody("[1,3]", "[1,2,3]")[1:]
-		r, err := http.NewRequestWithContext(ctx, "POST", "http://s/v2/models/m/infer", strings.NewReader(body))
+		r, err := http.NewRequestWithContext(ctx, method, "http://s"+path, strings.NewReader(body))
 		if err != nil {
 			c <- outcome{err: err}
 			return

@@ -49,6 +49,7 @@ type slot struct {
 	tried    time.Time
 	revision string // of the content that was loaded, or could not be
 	lazy     bool   // loaded when first asked for
+	out      bool   // left out by the model's policy
 	gone     bool   // not in the catalog any more: nothing is loaded into it
 	draining chan struct{}
 }

@@ -93,6 +93,7 @@ func (s *Server) ensure(ctx context.Context, sl *slot, revision string, retry bo
 	}
 	defer sl.give()
 	sl.mu.Lock()
+	sl.out = false
 	same, failed := sl.revision == revision, sl.err
 	sl.mu.Unlock()
 	if live := sl.live.Load() != nil; same && (failed == nil && live || failed != nil && !retry) {
@@ -153,7 +154,7 @@ func (s *Server) setAside(ctx context.Context, sl *slot, l Listing, demoted bool
 	}
 	defer sl.give()
 	sl.mu.Lock()
-	sl.lazy = !out
+	sl.lazy, sl.out = !out, out
 	failed, changed := sl.err != nil, sl.revision != l.Versions[sl.version]
 	sl.mu.Unlock()
 	switch live := sl.live.Load() != nil; {
@@ -163,7 +164,7 @@ func (s *Server) setAside(ctx context.Context, sl *slot, l Listing, demoted bool
 		if err := s.loadInto(ctx, sl, l.Versions[sl.version]); err != nil {
 			s.opt.Logger.Error("model not loaded", "model", sl.name, "version", sl.version, "err", err)
 		}
-	case !live && (out || !failed):
+	case !live && !failed:
 		sl.note(state, reason)
 	}
 }

@@ -35,13 +35,14 @@ func (s *Server) add(c catalog, m Model) error {
 	if slices.Contains(e.order, sl) {
 		return fmt.Errorf("serve: model %q version %q is given twice", info.Name, info.Version)
 	}
-	sl.lazy = false
+	u, bad := m.(*unavailable)
+	sl.lazy = bad && !info.Options.Policy.restricts()
 	e.order = append(e.order, sl)
 	slices.SortFunc(e.order, func(a, b *slot) int { return compareVersions(b.version, a.version) })
 	if sl == e.order[0] {
 		e.labels = info.Options.Labels
 	}
-	if u, bad := m.(*unavailable); bad {
+	if bad {
 		sl.fail(u.err, info.Revision)
 		return nil
 	}
@@ -97,7 +98,7 @@ func (s *Server) lookup(ctx context.Context, name, ver string) (*version, error)
 
 // loadLazily is for a request to a version that was not loaded when it came.
 func (s *Server) loadLazily(ctx context.Context, sl *slot) (*version, error) {
-	if !sl.isLazy() {
+	if s.opt.Load == nil || !sl.isLazy() {
 		return nil, sl.notReady()
 	}
 	if err := sl.take(ctx); err != nil {
@@ -147,6 +148,12 @@ func (sl *slot) mayRetry() bool {
 
 // notReady is the answer for a version that is known and cannot be used now.
 func (sl *slot) notReady() error {
+	sl.mu.Lock()
+	out := sl.out
+	sl.mu.Unlock()
+	if out {
+		return failf(http.StatusNotFound, "version %q of model %q is left out by the model's version_policy", short(sl.version), short(sl.name))
+	}
 	state, _ := sl.status()
 	return failf(http.StatusServiceUnavailable, "the model is not available: version %q of %q is %s, the repository's index has the reason",
 		short(sl.version), short(sl.name), state)
@@ -161,9 +168,6 @@ func (s *Server) loadInto(ctx context.Context, sl *slot, revision string) error 
 	if s.closed.Load() {
 		return errStop
 	}
-	if s.opt.Load == nil {
-		return fmt.Errorf("%w: nothing loads further versions", ErrUnavailable)
-	}
 	sl.note(StateLoading, "")
 	m, err := s.opt.Load(ctx, sl.name, sl.version)
 	var v *version
@@ -174,7 +178,7 @@ func (s *Server) loadInto(ctx context.Context, sl *slot, revision string) error 
 	}
 	if err != nil {
 		sl.fail(err, revision)
-		return errors.Join(ErrUnavailable, err)
+		return err
 	}
 	s.fill(sl, v)
 	return nil
@@ -280,7 +284,10 @@ func (s *Server) closeModels() error {
 func reasonOf(err error) string {
 	const most = 400
 	words := strings.Fields(err.Error())
-	words = slices.DeleteFunc(words, func(w string) bool { return strings.Count(strings.TrimLeft(w, `"'([`), "/") > 1 })
+	words = slices.DeleteFunc(words, func(w string) bool {
+		w = strings.TrimLeft(w, `"'([`)
+		return strings.HasPrefix(w, "/") || strings.Count(w, "/") > 1
+	})
 	text := strings.TrimPrefix(strings.Join(words, " "), "serve: ")
 	if len(text) > most {
 		text = strings.ToValidUTF8(text[:most], "") + "…"
