@@ -25,7 +25,7 @@ TESTED    = $(GO) list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | sed
 RACELESS  = $(TESTED) | awk '/wangkuiyi\/gotorch/ || $$1 == "spos/export" {print $$1}'
 RACING    = $(TESTED) | awk '!/wangkuiyi\/gotorch/ && $$1 != "spos/export" {print $$1}'
 
-.PHONY: all native peers build quickstart test check format vet modern lint generated torchless edge fuzz bench fmt generate clean
+.PHONY: all native peers build quickstart test check format vet modern lint generated torchless edge fuzz bench soak-serve fmt generate clean
 
 all: build
 
@@ -92,6 +92,10 @@ fuzz: native
 
 bench: native
 	$(NATIVE) $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+# A thousand reloads under load: nothing fails, and memory stays level.
+soak-serve:
+	SPOS_SOAK=1000 $(GO) test -run ReloadsUnderLoad -v -timeout 30m ./serve
 
 fmt:
 	$(LINT) fmt

@@ -91,9 +91,9 @@ type unavailable struct {
 	err  error
 }
 
-// Unavailable returns a Model that is listed under its name and never ready. The reason is logged, not served.
+// Unavailable returns a Model that is listed under its name and never ready. Its reason is shown in the index.
 func Unavailable(name, version string, reason error) Model {
-	return &unavailable{ModelInfo{Name: name, Version: version}, errors.Join(ErrUnavailable, reason)}
+	return &unavailable{ModelInfo{Name: name, Version: version}, fmt.Errorf("%w: %w", ErrUnavailable, reason)}
 }
 
 func (u *unavailable) Info() ModelInfo                               { return u.info }

@@ -69,7 +69,7 @@ func startONNX(t testing.TB, dir string, o serve.Options, log *slog.Logger) stri
 			t.Error(err)
 		}
 	})
-	o.Load = repo.Load
+	o.Source = repo
 	return start(t, o, repo.Models()...)
 }
 
