@@ -156,7 +156,7 @@ func (b *bubble) index() string {
 	return strings.Join(lines, "; ")
 }
 
-func (b *bubble) post(path, body string) outcome {
+func (b *bubble) posted(path, body string) outcome {
 	b.t.Helper()
 	return <-b.do(b.t.Context(), "POST", path, body)
 }
@@ -354,7 +354,7 @@ func TestLabels(t *testing.T) {
 		for path, want := range map[string]string{"": "two", "/versions/stable": "one", "/versions/canary": "two", "/versions/lost": "404", "/versions/other": "404"} {
 			b.want(path, b.who("/v2/models/m"+path), want)
 		}
-		if o := b.post("/v2/models/m/versions/stable/infer", jsonBody("[1,3]", "[1,2,3]")); !strings.Contains(o.body, `"model_version":"1"`) {
+		if o := b.posted("/v2/models/m/versions/stable/infer", jsonBody("[1,3]", "[1,2,3]")); !strings.Contains(o.body, `"model_version":"1"`) {
 			t.Errorf("by a label: %+v", o)
 		}
 		o := <-b.do(t.Context(), "GET", "/v2/models/m", "")
@@ -375,12 +375,12 @@ func TestLoadAndUnload(t *testing.T) {
 		defer finishOpen(b, s)
 		running := b.infer(t.Context(), "")
 		synctest.Wait()
-		if o := b.post("/v2/repository/models/m/unload", `{"parameters":{"unload_dependents":true}}`); o.code != 200 {
+		if o := b.posted("/v2/repository/models/m/unload", `{"parameters":{"unload_dependents":true}}`); o.code != 200 {
 			t.Fatalf("unload: %+v", o)
 		}
 		b.want("unloading", b.index(), "m/1 UNLOADING unloaded")
 		b.want("unloading", b.who("/v2/models/m"), "503")
-		if o := b.post("/v2/models/m/versions/1/infer", jsonBody("[1,3]", "[1,2,3]")); o.code != 503 || o.retry == "" {
+		if o := b.posted("/v2/models/m/versions/1/infer", jsonBody("[1,3]", "[1,2,3]")); o.code != 503 || o.retry == "" {
 			t.Errorf("infer: %+v", o)
 		}
 		s.open()
@@ -394,23 +394,23 @@ func TestLoadAndUnload(t *testing.T) {
 		polls(3)
 		b.want("polling brings nothing back", b.who("/v2/models/m"), "503")
 		b.want("a new model is loaded", b.who("/v2/models/n"), "other")
-		if o := b.post("/v2/repository/models/m/load", ""); o.code != 200 {
+		if o := b.posted("/v2/repository/models/m/load", ""); o.code != 200 {
 			t.Fatalf("load: %+v", o)
 		}
 		b.want("loaded", b.index(), "m/1 UNKNOWN "+lazily+"; m/2 READY; n/1 READY")
 		n := len(s.loads)
-		if o := b.post("/v2/repository/models/m/load", "{}"); o.code != 200 || len(s.loads) != n {
+		if o := b.posted("/v2/repository/models/m/load", "{}"); o.code != 200 || len(s.loads) != n {
 			t.Errorf("load of what is there: %+v, loads %v", o, s.loads)
 		}
 		s.change(func() { s.broken["three"] = "broken\nin /two lines/" })
 		s.put("m", serve.ModelOptions{}, "2", "two", "3", "three")
-		o := b.post("/v2/repository/models/m/load", "")
+		o := b.posted("/v2/repository/models/m/load", "")
 		if o.code != 400 || !strings.Contains(o.body, "broken in lines/") {
 			t.Errorf("load of a broken version: %+v", o)
 		}
 		b.want("after it", b.who("/v2/models/m"), "two")
 		s.change(func() { delete(s.found, "m") })
-		if o := b.post("/v2/repository/models/m/load", ""); o.code != 404 {
+		if o := b.posted("/v2/repository/models/m/load", ""); o.code != 404 {
 			t.Errorf("load of what has gone: %+v", o)
 		}
 	})
