@@ -41,8 +41,11 @@ type Decay uint8
 
 // The rules.
 const (
-	DecayWeights Decay = iota // convolution and linear weights, depthwise ones too: the official code
+	DecayWeights Decay = iota // convolution and linear weights, depthwise ones too: the official code, mmrazor 0.x
 	DecayDense                // the same without depthwise weights: mmrazor 1.x
+	DecayKernels              // convolution weights alone: AngleNAS from scratch
+	DecayHead                 // convolution weights, and weight and bias of the linear layer: AngleNAS's supernets
+	DecayAll                  // norms too: torch.optim.SGD over all parameters, as NAS-Bench-Macro has it
 )
 
 // Options of a [Supernet]. The zero value is the paper's recipe on the CPU.
@@ -95,12 +98,24 @@ func (o Options) place() torchx.Place {
 
 // decay is the weight decay of tensors of a role.
 func (o Options) decay(r arch.Role) float64 {
-	switch {
-	case r == arch.ConvWeight, r == arch.LinearWeight, r == arch.DepthwiseWeight && o.Decay == DecayWeights:
-		return o.weightDecay()
-	default:
+	decays := false
+	switch r {
+	case arch.ConvWeight:
+		decays = true
+	case arch.DepthwiseWeight:
+		decays = o.Decay != DecayDense
+	case arch.LinearWeight:
+		decays = o.Decay != DecayKernels
+	case arch.LinearBias:
+		decays = o.Decay == DecayHead || o.Decay == DecayAll
+	case arch.NormGamma, arch.NormBeta:
+		decays = o.Decay == DecayAll
+	case arch.RunningMean, arch.RunningVar:
+	}
+	if !decays {
 		return 0
 	}
+	return o.weightDecay()
 }
 
 // Supernet is a bag of named tensors on one device. Its methods may be called
