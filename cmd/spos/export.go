@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 
@@ -65,7 +66,7 @@ instead, under the names of a published code base, which loads them.`,
 	o.pth.Flags(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&o.out, "output", "o", "", "ONNX file to write")
-	f.StringVar(&o.data, "data", "", "data set to verify on (default: the one trained on)")
+	f.StringVar(&o.data, "data", "", "data set to verify on (default: the one trained on; noise for an imported net)")
 	f.IntVar(&o.images, "images", 256, "images to verify on")
 	f.BoolVar(&o.noVerify, "no-verify", false, "write the file without comparing it with libtorch")
 	f.BoolVar(&o.json, "json", false, "print the outcome as JSON")
@@ -103,7 +104,11 @@ func exportFunc(cmd *cobra.Command, from string, o exportOptions) error {
 	w := cmd.OutOrStdout()
 	fmt.Fprintf(w, "%s: %s of %s, %d bytes\n", out.Path, out.Arch, out.Space, out.Bytes)
 	if out.verification != nil {
-		fmt.Fprintf(w, "logits within %.2g of libtorch's on %d images, same class on %.2f %%\n", out.MaxAbs, out.Images, 100*out.Agree)
+		what := "images"
+		if out.Noise {
+			what = "images of noise (--data DIR names real ones)"
+		}
+		fmt.Fprintf(w, "logits within %.2g of libtorch's on %d %s, same class on %.2f %%\n", out.MaxAbs, out.Images, what, 100*out.Agree)
 	}
 	return nil
 }
@@ -165,19 +170,16 @@ func exportUnverified(from string, o exportOptions) (exported, error) {
 }
 
 func exportVerified(ctx context.Context, from string, o exportOptions) (exported, error) {
-	r, err := restore(ctx, from, func(c *config.Train) {
-		if o.data != "" {
-			c.Data.Path = o.data
-		}
-		c.Device = "cpu" // what ONNX Runtime is compared with
-	})
+	r, err := restoreFor(ctx, from, o)
 	if errors.Is(err, data.ErrNotFound) {
 		return exported{}, cli.WithHint(err, "name the images with --data DIR, or write the file unproved with --no-verify")
 	}
 	if err != nil {
 		return exported{}, err
 	}
-	defer r.sets.Close()
+	if r.sets != nil {
+		defer r.sets.Close()
+	}
 	m, err := r.load()
 	if err != nil {
 		return exported{}, err
@@ -188,6 +190,21 @@ func exportVerified(ctx context.Context, from string, o exportOptions) (exported
 		return exported{}, err
 	}
 	return exportModel(ctx, r, m, n, stats, o)
+}
+
+// restoreFor opens the checkpoint with images to verify on, or without any
+// where it is one net that was imported and nobody names a data set.
+func restoreFor(ctx context.Context, from string, o exportOptions) (*restored, error) {
+	c, err := ckpt.Find(from)
+	if err == nil && c.State.Config == "" && c.State.Arch != "" && o.data == "" {
+		return restoreAlone(c)
+	}
+	return restore(ctx, from, func(c *config.Train) {
+		if o.data != "" {
+			c.Data.Path = o.data
+		}
+		c.Device = "cpu" // what ONNX Runtime is compared with
+	})
 }
 
 // chosen is the checkpoint's own net, or one of a supernet with statistics.
@@ -234,11 +251,17 @@ func exportModel(ctx context.Context, r *restored, m *supernet.Supernet, n *arch
 	defer on.session.Close()
 	size := max(o.random.Batch, 1) * max(1, 32/max(o.random.Batch, 1))
 	images := max(o.images/size, 1) * size
-	loader := r.evalLoader(subset(r.sets.Val, images, r.cfg.Seed), size)
-	v, err := verify(ctx, on, m, n, stats, loader.Batches(ctx, data.Position{}))
+	var batches iter.Seq2[data.Batch, error]
+	if r.sets == nil {
+		batches = noise(*r.cfg.Data.Recipe, n.In, images, size, r.cfg.Seed)
+	} else {
+		batches = r.evalLoader(subset(r.sets.Val, images, r.cfg.Seed), size).Batches(ctx, data.Position{})
+	}
+	v, err := verify(ctx, on, m, n, stats, batches)
 	if err != nil {
 		return exported{}, err
 	}
+	v.Noise = r.sets == nil
 	return exported{Path: o.out, Space: n.Space, Arch: n.Arch, Bytes: len(text), verification: &v}, o.write(model)
 }
 

@@ -85,6 +85,7 @@ type verification struct {
 	Images int     `json:"images"`
 	MaxAbs float64 `json:"max_abs_diff"` // of the logits
 	Agree  float64 `json:"agree"`        // share of images with the same class
+	Noise  bool    `json:"noise,omitempty"`
 }
 
 // maxDiff is how far logits of ONNX Runtime may be from libtorch's. Folding

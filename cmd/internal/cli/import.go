@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -301,9 +302,9 @@ func (m *imported) write(out io.Writer, dir string) error {
 	}
 	net := ""
 	if m.Arch == "" {
-		net = " --arch ARCH"
+		net = " --arch ARCH --data DIR"
 	}
-	_, err := fmt.Fprintf(out, "\nnext:\n  spos eval %s%s --data DIR\n  spos export %s%s --data DIR -o model.onnx\n", dir, net, dir, net)
+	_, err := fmt.Fprintf(out, "\nnext:\n  spos eval %s%s\n  spos export %s%s -o model.onnx\n", dir, cmp.Or(net, " --data DIR"), dir, net)
 	return err
 }
 
