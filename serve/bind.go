@@ -42,7 +42,11 @@ func (r *requestParts) bind() error {
 			continue
 		}
 		in := &r.in[at]
-		if err := fits(&in.Tensor, want); err != nil {
+		if r.info.encodedPicture(&in.Tensor) {
+			if err := fitsPictures(&in.Tensor); err != nil {
+				return err
+			}
+		} else if err := fits(&in.Tensor, want); err != nil {
 			return err
 		}
 		n, _ := elements(in.Shape)
@@ -87,14 +91,19 @@ func (r *requestParts) wanted() []wantedOutput {
 }
 
 // checkData checks what needs the inputs' bytes.
-func (r *requestParts) checkData() error {
-	for _, in := range r.req.inputs {
+func (r *requestParts) checkData() (err error) {
+	for i, in := range r.req.inputs {
 		if n, _ := elements(in.Shape); in.Type == Bytes {
 			if err := checkStrings(in.Data, n); err != nil {
 				return badRequest("input %q: %v", short(in.Name), err)
 			}
 		} else if in.Type == Bool && !isBools(in.Data) {
 			return badRequest("input %q: a BOOL is neither 0 nor 1", short(in.Name))
+		}
+		if r.info.encodedPicture(&r.req.inputs[i]) {
+			if r.req.pictures, err = split(in.Data, r.in[0].base64, r.mem); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

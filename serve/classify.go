@@ -1,31 +1,19 @@
 package serve
 
 import (
-	"context"
-	"encoding/base64"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"math"
-	"mime"
-	"mime/multipart"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
-	"unsafe"
-
-	"spos/internal/imaging"
 )
 
 const (
 	defaultTop = 5
 	maxTop     = 1000
-	maxParts   = 16
-	// pixelBytes is what decoding may hold for one pixel: 16 bits of four channels.
-	pixelBytes = 8
 )
 
 // prediction is one class of an answer.
@@ -36,8 +24,8 @@ type prediction struct {
 }
 
 // classify answers POST …/classify: a JPEG or PNG as the body, as the one file of a form, or in base64 as the member
-// "image" of a JSON object. The picture goes through the model's own recipe, and the softmax of its first output is
-// answered, largest first, equal ones by index.
+// "image" of a JSON object, whose member "images" holds a list instead. Pictures go through the model's own recipe,
+// and the softmax of its first output is answered, largest first, equal ones by index.
 func (s *Server) classify(w http.ResponseWriter, r *http.Request, c *call) (err error) {
 	v, err := s.find(r, c)
 	if err != nil {
@@ -57,99 +45,60 @@ func (s *Server) classify(w http.ResponseWriter, r *http.Request, c *call) (err 
 	}
 	mem := &arena{m: &s.memory}
 	defer mem.free()
-	data, err := s.readImage(w, r, mem)
+	pictures, several, err := s.readPictures(w, r, mem)
 	if err != nil {
 		return err
 	}
-	t.start = time.Now()
-	ctx, cancel := context.WithTimeout(r.Context(), s.deadline(v, 0))
-	defer cancel()
-	logits, err := s.look(ctx, v, data, mem, t)
+	in, out := v.info.Inputs[0], v.info.Outputs[0]
+	answers, err := s.compute(r.Context(), v, &inferRequest{
+		inputs:   []Tensor{{Name: in.Name, Type: Bytes, Shape: []int64{int64(len(pictures))}}},
+		pictures: pictures, outputs: []wantedOutput{{TensorInfo: out}},
+	}, mem, t)
 	if err != nil {
 		return err
 	}
 	ranking := time.Now()
-	best, err := rank(logits, v.info.Labels, top)
-	if err != nil {
+	a := classified{Model: v.info.Name, Version: v.info.Version}
+	if a.Results, err = rankAll(answers[0].Data, len(pictures), v.info.Labels, top); err != nil {
 		return err
+	}
+	if !several {
+		a.Predictions, a.Results = a.Results[0].Predictions, nil
 	}
 	t.end = time.Now()
 	t.output = t.end.Sub(ranking)
-	return s.writeJSON(w, struct {
-		Model       string       `json:"model_name"`
-		Version     string       `json:"model_version"`
-		Predictions []prediction `json:"predictions"`
-	}{v.info.Name, v.info.Version, best})
+	return s.writeJSON(w, a)
 }
 
-// look decodes a picture and runs the model on it. The header is checked outside the gate, where it costs
-// microseconds; decoding costs as much as a small model and takes place inside.
-func (s *Server) look(ctx context.Context, v *version, data []byte, mem *arena, t *spans) ([]float32, error) {
-	limits := imaging.Limits{Bytes: s.opt.MaxImage, Pixels: s.opt.MaxPixels}
-	if len(data) == 0 {
-		return nil, badRequest("there is no picture in the request")
-	}
-	width, height, err := imaging.DecodeConfig(data, limits)
-	if err != nil {
-		return nil, err
-	}
-	came := time.Now()
-	leave, err := v.gate.enter(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	start := time.Now()
-	t.queue = start.Sub(came)
-	in, err := v.prepare(data, limits, width, height, mem)
-	if err != nil {
-		return nil, err
-	}
-	t.input = time.Since(start)
-	v.met.decode.Observe(t.input.Seconds())
-	if ctx.Err() != nil {
-		return nil, v.gate.lost(ctx, errRun)
-	}
-	want := v.info.Outputs[0]
-	out := []Tensor{{Name: want.Name, Type: want.Type}}
-	if err := v.run(ctx, []Tensor{in}, out, t); err != nil {
-		return nil, err
-	}
-	t.items = 1
-	v.stats.execution(1, start, t.input, t.infer, 0)
-	v.met.inferences.Inc()
-	if err := checkOutput(out[0], wantedOutput{TensorInfo: want}); err != nil {
-		return nil, err
-	}
-	logits := make([]float32, len(out[0].Data)/4)
-	for i := range logits {
-		logits[i] = math.Float32frombits(binary.LittleEndian.Uint32(out[0].Data[4*i:]))
-	}
-	return logits, nil
+// classified is the answer: predictions for one picture, results for a list of them.
+type classified struct {
+	Model       string        `json:"model_name"`
+	Version     string        `json:"model_version"`
+	Predictions []prediction  `json:"predictions,omitempty"`
+	Results     []predictions `json:"results,omitempty"`
 }
 
-// prepare makes the model's input of a picture whose header has passed.
-func (v *version) prepare(data []byte, limits imaging.Limits, width, height int, mem *arena) (Tensor, error) {
-	if err := mem.reserve(int64(width) * int64(height) * pixelBytes); err != nil {
-		return Tensor{}, err
+type predictions struct {
+	Predictions []prediction `json:"predictions"`
+}
+
+// rankAll ranks the logits of n pictures.
+func rankAll(data []byte, n int, labels []string, top int) (all []predictions, err error) {
+	if len(data) == 0 || len(data)%(4*n) != 0 {
+		return nil, fmt.Errorf("the model answered %d bytes for %d pictures", len(data), n)
 	}
-	img, err := imaging.Decode(data, limits)
-	if err != nil {
-		return Tensor{}, err
+	logits := make([]float32, len(data)/4)
+	if _, err := binary.Decode(data, binary.LittleEndian, logits); err != nil {
+		return nil, err
 	}
-	shape := v.info.Recipe.Shape()
-	if shape.H == 0 {
-		shape.H, shape.W = img.H, img.W
+	for row := range slices.Chunk(logits, len(logits)/n) {
+		best, err := rank(row, labels, top)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, predictions{best})
 	}
-	t := Tensor{Name: v.info.Inputs[0].Name, Type: FP32, Shape: []int64{1, int64(shape.C), int64(shape.H), int64(shape.W)}}
-	if err := fits(&t, v.info.Inputs[0]); err != nil {
-		return Tensor{}, err
-	}
-	n, _ := elements(t.Shape)
-	if t.Data, err = mem.alloc(4 * int(n)); err != nil {
-		return Tensor{}, err
-	}
-	return t, v.info.Recipe.Apply(img, unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(t.Data))), n))
+	return all, nil
 }
 
 // rank returns the top classes.
@@ -195,107 +144,4 @@ func topOf(query string) (int, error) {
 		}
 		return k, nil
 	}
-}
-
-// readImage reads the encoded picture in any of the three forms.
-func (s *Server) readImage(w http.ResponseWriter, r *http.Request, mem *arena) ([]byte, error) {
-	const wrapping = 64 << 10
-	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil {
-		kind = "" // the bytes say what they are
-	}
-	limit := s.opt.MaxImage
-	switch kind {
-	case "multipart/form-data":
-		limit += wrapping
-	case "application/json":
-		limit = limit/3*4 + wrapping
-	}
-	b, err := s.openBody(w, r, limit)
-	if err != nil {
-		return nil, err
-	}
-	defer b.clear()
-	switch kind {
-	case "multipart/form-data":
-		data, err := readPart(multipart.NewReader(b, params["boundary"]), mem)
-		if err == nil {
-			_, err = io.Copy(io.Discard, b) // what follows the last boundary
-		}
-		return data, err
-	case "application/json":
-		text, err := mem.readAll(b, b.size)
-		if err != nil {
-			return nil, err
-		}
-		return imageOfJSON(text, mem)
-	}
-	return mem.readAll(b, b.size)
-}
-
-// readPart finds the one part of a form that is a file, or is called image.
-func readPart(form *multipart.Reader, mem *arena) (data []byte, err error) {
-	for n := 0; ; n++ {
-		part, err := form.NextRawPart()
-		switch {
-		case err == io.EOF && data != nil: //nolint:errorlint // a form that is cut wraps io.EOF
-			return data, nil
-		case err == io.EOF: //nolint:errorlint // likewise
-			return nil, badRequest("the form has no file and no field image")
-		case n >= maxParts:
-			return nil, badRequest("the form has more than %d parts", maxParts)
-		case err != nil:
-			if _, ok := errors.AsType[*httpError](err); ok || isNetwork(err) {
-				return nil, err
-			}
-			return nil, badRequest("the form is malformed")
-		}
-		if part.FileName() == "" && part.FormName() != "image" {
-			continue
-		}
-		if data != nil {
-			return nil, badRequest("the form has more than one picture")
-		}
-		if data, err = mem.readAll(part, -1); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// imageOfJSON decodes {"image": base64}. A data URL is base64 behind a prefix. Nothing is ever fetched.
-func imageOfJSON(text []byte, mem *arena) ([]byte, error) {
-	r := jsonReader{b: text}
-	keys := once{known: []string{"image"}}
-	var encoded string
-	err := r.object("the request", func(key string) (err error) {
-		if err := keys.see(&r, key); err != nil {
-			return err
-		}
-		if key != "image" {
-			return r.skip()
-		}
-		encoded, err = r.string("image")
-		return err
-	})
-	if err == nil {
-		err = r.end()
-	}
-	if err != nil {
-		return nil, err
-	}
-	if strings.HasPrefix(encoded, "data:") {
-		_, encoded, _ = strings.Cut(encoded, ";base64,")
-	}
-	if encoded == "" {
-		return nil, badRequest("image is missing: a string of base64")
-	}
-	buf, err := mem.alloc(base64.StdEncoding.DecodedLen(len(encoded)))
-	if err != nil {
-		return nil, err
-	}
-	n, err := base64.StdEncoding.Strict().Decode(buf, []byte(encoded))
-	if err != nil || strings.ContainsAny(encoded, "\r\n") {
-		return nil, badRequest("image is not base64; a picture's address is not followed")
-	}
-	return buf[:n], nil
 }

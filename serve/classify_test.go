@@ -138,6 +138,18 @@ func TestClassify(t *testing.T) {
 	})
 }
 
+// reframed is a JPEG whose frame header says another kind and depth.
+func reframed(t *testing.T, jpeg []byte, kind, bits byte) []byte {
+	t.Helper()
+	at := bytes.Index(jpeg, []byte{0xff, 0xc0})
+	if at < 0 {
+		t.Fatal("no frame header")
+	}
+	b := bytes.Clone(jpeg)
+	b[at+1], b[at+4] = kind, bits
+	return b
+}
+
 func TestClassifyRefuses(t *testing.T) {
 	const maxImage, memory = 2 << 20, 8 << 20
 	url := start(t, serve.Options{MaxImage: maxImage, MaxPixels: 4e6, Memory: memory}, serve.Classifier(), echoModel("m", fp32x3))
@@ -160,13 +172,21 @@ func TestClassifyRefuses(t *testing.T) {
 		"text":                    {"", "image/jpeg", []byte("hello, I am a picture"), 415, "neither JPEG nor PNG"},
 		"SVG":                     {"", "image/svg+xml", []byte("<svg xmlns='http://www.w3.org/2000/svg'/>"), 415, ""},
 		"GIF":                     {"", "image/gif", []byte("GIF89a\x01\x00\x01\x00\x00\x00\x00"), 415, ""},
+		"WebP":                    {"", "image/webp", []byte("RIFF\x24\x00\x00\x00WEBPVP8 "), 415, ""},
+		"TIFF":                    {"", "image/tiff", []byte("II*\x00\x08\x00\x00\x00"), 415, ""},
+		"BMP":                     {"", "image/bmp", []byte("BM\x46\x00\x00\x00\x00\x00"), 415, ""},
+		"HEIC":                    {"", "image/heic", []byte("\x00\x00\x00\x18ftypheic"), 415, ""},
+		"PDF":                     {"", "image/jpeg", []byte("%PDF-1.7\n"), 415, ""},
+		"ZIP with a JPEG inside":  {"", "image/jpeg", append([]byte("PK\x03\x04"), jpeg...), 415, ""},
+		"arithmetic-coded JPEG":   {"", "", reframed(t, jpeg, 0xc9, 8), 415, ""},
+		"JPEG of 12 bits":         {"", "", reframed(t, jpeg, 0xc1, 12), 415, ""},
 		"HTML":                    {"", "image/png", []byte("<html>"), 415, ""},
 		"truncated JPEG":          {"", "", jpeg[:len(jpeg)-40], 400, "bad image"},
 		"JPEG header only":        {"", "", jpeg[:3], 400, "bad image"},
 		"PNG bomb":                {"", "", pngHeader(60_000, 60_000), 413, "too large"},
 		"PNG of too many pixels":  {"", "", pngHeader(2_001, 2_000), 413, "too large"},
 		"PNG of no pixels":        {"", "", pngHeader(0, 5), 400, ""},
-		"PNG beyond the memory":   {"", "", pngHeader(1_500, 1_000), 503, "memory"},
+		"PNG beyond the memory":   {"", "", pngHeader(1_500, 1_000), 413, "memory"},
 		"body too large":          {"", "", make([]byte, maxImage+1), 413, ""},
 		"two files":               {"", twoKind, two, 400, "more than one"},
 		"no file":                 {"", noneKind, none, 400, "no file"},
@@ -174,6 +194,10 @@ func TestClassifyRefuses(t *testing.T) {
 		"form without boundary":   {"", "multipart/form-data", two, 400, "malformed"},
 		"form cut":                {"", twoKind, two[:30], 400, "malformed"},
 		"JSON without image":      {"", "application/json", []byte(`{}`), 400, "image is missing"},
+		"JSON with both":          {"", "application/json", []byte(`{"image":"AAAA","images":["AAAA"]}`), 400, "use one"},
+		"JSON, empty list":        {"", "application/json", []byte(`{"images":[]}`), 400, "image is missing"},
+		"JSON, no string":         {"", "application/json", []byte(`{"image":7}`), 400, "a string of base64"},
+		"JSON, no picture":        {"", "application/json", []byte(`{"image":""}`), 400, "no picture"},
 		"JSON twice":              {"", "application/json", []byte(`{"image":"","image":""}`), 400, "twice"},
 		"JSON cut":                {"", "application/json", []byte(`{"image":"`), 400, "end"},
 		"base64 with a newline":   {"", "application/json", []byte(`{"image":"/9j/\n"}`), 400, "base64"},
@@ -236,3 +260,5 @@ func TestRecipeMustFitTheModel(t *testing.T) {
 		})
 	}
 }
+
+func crc(chunk []byte) uint32 { return crc32.ChecksumIEEE(chunk) }

@@ -35,11 +35,11 @@ func classifier() *function {
 			Outputs: []TensorInfo{{"logits", FP32, []int64{-1, 3}}},
 		},
 		run: func(_ context.Context, in, out []Tensor) error {
-			out[0].Shape, out[0].Data = []int64{1, 3}, nil
-			for c := range 3 {
+			out[0].Shape, out[0].Data = []int64{in[0].Shape[0], 3}, nil
+			for plane := range 3 * int(in[0].Shape[0]) {
 				sum := float32(0)
 				for i := range 16 {
-					sum += math.Float32frombits(binary.LittleEndian.Uint32(in[0].Data[4*(16*c+i):]))
+					sum += math.Float32frombits(binary.LittleEndian.Uint32(in[0].Data[4*(16*plane+i):]))
 				}
 				out[0].Data = binary.LittleEndian.AppendUint32(out[0].Data, math.Float32bits(sum/16))
 			}

@@ -61,6 +61,32 @@ func FuzzInferJSON(f *testing.F) {
 	})
 }
 
+// FuzzPictures reads requests to a model that takes pictures or numbers.
+func FuzzPictures(f *testing.F) {
+	for _, s := range []string{
+		`{"inputs":[{"name":"input","shape":[2],"datatype":"BYTES","data":["/9j/","data:image/png;base64,iVBO"]}]}`,
+		`{"inputs":[{"name":"input","shape":[1,1],"datatype":"BYTES","parameters":{"content_type":"base64"},"data":[["AAAA"]]}]}`,
+		`{"inputs":[{"data":[],"name":"input","shape":[1,3,4,4],"datatype":"FP32"}]}`,
+	} {
+		f.Add([]byte(s))
+	}
+	m := &memory{limit: 64 << 20}
+	info := classifier().info
+	f.Fuzz(func(t *testing.T, text []byte) {
+		mem := &arena{m: m}
+		defer mem.free()
+		r := &requestReader{jsonReader{b: text}, requestParts{info: &info, mem: mem}}
+		if r.read() != nil || r.bind() != nil || r.readTails(&body{Reader: bytes.NewReader(nil)}, false) != nil {
+			return
+		}
+		if in := r.req.inputs[0]; in.Type != Bytes {
+			checkInputs(t, &info, &r.req)
+		} else if n, _ := elements(in.Shape); int64(len(r.req.pictures)) != n || n != in.Shape[0] {
+			t.Fatalf("%d pictures of %v", len(r.req.pictures), in.Shape)
+		}
+	})
+}
+
 // FuzzInferBody splits a body as the length header says.
 func FuzzInferBody(f *testing.F) {
 	head := `{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","parameters":{"binary_data_size":12}},` +
@@ -96,6 +122,7 @@ func FuzzClassify(f *testing.F) {
 	}
 	f.Add("multipart/form-data; boundary=b", []byte("--b\r\nContent-Disposition: form-data; name=image\r\n\r\nx\r\n--b--\r\n"))
 	f.Add("application/json", []byte(`{"image":"/9j/"}`))
+	f.Add("application/json", []byte(`{"images":["/9j/","iVBO"]}`))
 	s, err := New(Options{Logger: slog.New(slog.DiscardHandler), HTTP: "127.0.0.1:0", MaxPixels: 1 << 20}, classifier())
 	if err != nil {
 		f.Fatal(err)

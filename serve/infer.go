@@ -44,6 +44,11 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, c *call) (err err
 // time, and runs the model. The outputs are good until mem is freed.
 func (s *Server) compute(ctx context.Context, v *version, req *inferRequest, mem *arena, t *spans) ([]Tensor, error) {
 	t.start = time.Now()
+	if req.pictures != nil {
+		if err := s.probe(v, req); err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.deadline(v, req.timeout))
 	defer cancel()
 	return v.compute(ctx, req, mem, t)
@@ -68,10 +73,18 @@ func (v *version) compute(ctx context.Context, req *inferRequest, mem *arena, t 
 	defer leave()
 	entered := time.Now()
 	t.queue = entered.Sub(came)
+	in := req.inputs
+	if req.pictures != nil {
+		t, err := v.develop(ctx, req, mem)
+		if err != nil {
+			return nil, err
+		}
+		in = []Tensor{t}
+	}
 	out := make([]Tensor, len(req.outputs))
 	for i, o := range req.outputs {
 		out[i] = Tensor{Name: o.Name, Type: o.Type}
-		if size := outputSize(o.TensorInfo, req.inputs); size > 0 {
+		if size := outputSize(o.TensorInfo, in); size > 0 {
 			buf, err := mem.alloc(size)
 			if err != nil {
 				return nil, err
@@ -80,7 +93,7 @@ func (v *version) compute(ctx context.Context, req *inferRequest, mem *arena, t 
 		}
 	}
 	t.input = time.Since(entered)
-	if err := v.run(ctx, req.inputs, out, t); err != nil {
+	if err := v.run(ctx, in, out, t); err != nil {
 		return nil, err
 	}
 	t.items = items

@@ -35,14 +35,17 @@ type arena struct {
 	reserved int64
 }
 
-// alloc returns n bytes of aligned memory with arbitrary content and the capacity of its size class. The error wraps
+// alloc returns n bytes of aligned memory with arbitrary content and the capacity of its size class. The error is
 // a 503 when the requests in flight already hold the server's limit.
 func (a *arena) alloc(n int) ([]byte, error) {
 	class := max(bits.Len(uint(max(n, 1)-1)), minClass) - minClass
 	if class >= numClasses {
-		return nil, errMemory
+		return nil, errNeeds
 	}
 	size := int64(1) << (class + minClass)
+	if size > a.m.limit {
+		return nil, errNeeds
+	}
 	if a.m.used.Add(size) > a.m.limit {
 		a.m.used.Add(-size)
 		return nil, errMemory
@@ -59,12 +62,21 @@ func (a *arena) alloc(n int) ([]byte, error) {
 
 // reserve counts n bytes that other code will allocate, until the arena is freed.
 func (a *arena) reserve(n int64) error {
+	if n > a.m.limit {
+		return errNeeds
+	}
 	if a.m.used.Add(n) > a.m.limit {
 		a.m.used.Add(-n)
 		return errMemory
 	}
 	a.reserved += n
 	return nil
+}
+
+// unreserve takes back what was reserved.
+func (a *arena) unreserve(n int64) {
+	a.m.used.Add(-n)
+	a.reserved -= n
 }
 
 // free gives everything back. Slices from alloc must not be used afterwards.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -59,6 +60,13 @@ func (s *Server) newVersion(sl *slot, m Model) (*version, error) {
 	v.refs.Store(1)
 	if v.info.Name != sl.name || v.info.Version != sl.version {
 		return nil, fmt.Errorf("serve: model %q version %q was loaded for %q version %q", v.info.Name, v.info.Version, sl.name, sl.version)
+	}
+	if v.info.Recipe != nil {
+		v.info.Properties = maps.Clone(v.info.Properties)
+		if v.info.Properties == nil {
+			v.info.Properties = map[string]string{}
+		}
+		v.info.Properties["images"] = "jpeg, png"
 	}
 	v.info.Threads = min(max(v.info.Threads, 1), s.opt.Cores)
 	if err := v.info.checkRecipe(); err != nil {

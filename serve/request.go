@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"spos/internal/imaging"
 )
 
 const (
@@ -20,6 +22,8 @@ type inferRequest struct {
 	binaryAll bool
 	inputs    []Tensor // in the model's order
 	outputs   []wantedOutput
+	pictures  [][]byte          // what the BYTES in the place of the only input hold; nil: it is a tensor
+	probed    []imaging.Encoded // the same, after their headers were read
 }
 
 type wantedOutput struct {
@@ -41,6 +45,7 @@ type wireInput struct {
 	size   int64 // binary_data_size
 	dataAt int   // where data starts, until it is read
 	have   bool  // Data is there
+	base64 bool  // its pictures are, as they are in JSON
 }
 
 // requestParts are what a request for one model says, in whatever form it came, until bind has checked it.
@@ -223,6 +228,7 @@ func (r *requestReader) input() error {
 		}
 		r.i = after
 	}
+	in.base64 = in.base64 || in.size < 0
 	r.in = append(r.in, in)
 	return nil
 }
@@ -243,6 +249,10 @@ func (r *requestReader) inputParameter(in *wireInput, key string) (err error) {
 	switch {
 	case key == "binary_data_size":
 		in.size, err = r.size(key)
+		return err
+	case key == "content_type" && r.peek() == '"':
+		kind, err := r.text()
+		in.base64 = kind == "base64"
 		return err
 	case strings.HasPrefix(key, "shared_memory_"):
 		return failf(501, "shared memory is not supported: send the data in the request")

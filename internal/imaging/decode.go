@@ -40,6 +40,9 @@ type format struct {
 	// stand for. A header that claims more belongs to a truncated or hostile
 	// file, and is refused before its pixels are allocated.
 	pixelsPerByte int64
+	// check refuses what would cost too much, and says how many bytes of
+	// memory decoding takes for each pixel.
+	check func(data []byte, c image.Config) (perPixel int64, err error)
 }
 
 var formats = [...]format{
@@ -49,6 +52,7 @@ var formats = [...]format{
 		decode: func(b []byte) (image.Image, error) { return jpeg.Decode(bytes.NewReader(b)) },
 		// A block of 64 pixels takes at least one bit.
 		pixelsPerByte: 64 * 8,
+		check:         checkJPEG,
 	},
 	{
 		name: "png", magic: "\x89PNG\r\n\x1a\n",
@@ -56,31 +60,56 @@ var formats = [...]format{
 		decode: func(b []byte) (image.Image, error) { return png.Decode(bytes.NewReader(b)) },
 		// Deflate expands 1032 times at most; a pixel takes at least one bit.
 		pixelsPerByte: 1032 * 8,
+		check:         checkPNG,
 	},
 }
 
-// Decode reads one JPEG or PNG. Every error wraps [ErrImage]; one about the
-// limits wraps [ErrTooLarge], one about a format that is not read wraps
-// [ErrFormat]. Nothing of the claimed size is allocated before the header has
-// passed the limits. Bytes after the image's end are ignored, and of an
-// animated PNG the default image is read.
+// Decode reads one JPEG or PNG: [Probe], and then the pixels.
 func Decode(data []byte, limits Limits) (*Image, error) {
-	f, _, err := probe(data, limits)
+	e, err := Probe(data, limits)
 	if err != nil {
 		return nil, err
 	}
-	m, err := f.safely(data)
-	if err != nil {
-		return nil, f.fail(err)
-	}
-	return convert(m), nil
+	return e.Decode()
 }
 
-// DecodeConfig is the size of an image by its header, under the same limits
-// and with the same errors as [Decode]. It costs microseconds.
-func DecodeConfig(data []byte, limits Limits) (w, h int, err error) {
-	_, c, err := probe(data, limits)
-	return c.Width, c.Height, err
+// Encoded is an image whose header has passed the limits and whose pixels are
+// still to be decoded.
+type Encoded struct {
+	W, H int
+	// Memory bounds the bytes that decoding allocates, the result included.
+	Memory int64
+
+	data   []byte
+	format *format
+}
+
+// Probe reads the header of a JPEG or PNG, which takes microseconds. Every
+// error wraps [ErrImage]; one about the limits wraps [ErrTooLarge], one about
+// a format that is not read wraps [ErrFormat]. Nothing of the claimed size is
+// allocated. The data must not change until the image is decoded.
+func Probe(data []byte, limits Limits) (Encoded, error) {
+	f, c, err := probe(data, limits)
+	if err != nil {
+		return Encoded{}, err
+	}
+	perPixel, err := f.check(data, c)
+	if err != nil {
+		return Encoded{}, err
+	}
+	const result, tables, block = 3, 256 << 10, 32
+	padded := int64((c.Width+block-1)&^(block-1)) * int64((c.Height+block-1)&^(block-1))
+	return Encoded{W: c.Width, H: c.Height, Memory: padded*(perPixel+result) + tables, data: data, format: f}, nil
+}
+
+// Decode reads the pixels. Every error wraps [ErrImage]. Bytes after the
+// image's end are ignored, and of an animated PNG the default image is read.
+func (e Encoded) Decode() (*Image, error) {
+	m, err := e.format.safely(e.data)
+	if err != nil {
+		return nil, e.format.fail(err)
+	}
+	return convert(m), nil
 }
 
 func probe(data []byte, limits Limits) (*format, image.Config, error) {
