@@ -45,7 +45,7 @@ func TestShippedConfigurations(t *testing.T) {
 			continue
 		}
 		if c.Arch != "" {
-			if _, err := s.Parse(c.Arch); err != nil {
+			if _, err := configs.Arch(s, c.Arch); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}

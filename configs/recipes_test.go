@@ -1,9 +1,10 @@
 package configs_test
 
 import (
+	"cmp"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"spos/configs"
 	"spos/internal/arch"
@@ -18,7 +19,6 @@ type recipe struct {
 	batch                int
 	lr, momentum         float64
 	decay                float64
-	decayDepthwise       bool
 	schedule             train.Decay
 	smoothing            float64
 	recalibration        int
@@ -26,16 +26,18 @@ type recipe struct {
 	dropout              float64
 	affine               bool // norms of what is trained
 	arch                 string
+	decayed              string
+	clipNorm, clipValue  float64
 }
 
 // TestPublishedTraining holds the shipped configurations against the authors'
 // code (megvii-model/SinglePathOneShot: src/Supernet/train.py,
-// src/Evaluation/template/train.py) and mmrazor's branch 0.x
-// (configs/nas/spos, configs/_base_).
+// src/Evaluation/template/train.py), mmrazor's branch 0.x (configs/nas/spos,
+// configs/_base_) and megvii-model/AngleNAS (SPOS/searching, SPOS/training).
 func TestPublishedTraining(t *testing.T) {
 	official := recipe{
 		space: "shufflenetv2-spos", preset: "official", steps: 150_000, batch: 1024, lr: 0.5, momentum: 0.9, decay: 4e-5,
-		decayDepthwise: true, schedule: train.Linear, smoothing: 0.1, evaluate: 0, checkpoint: 10_000, dropout: 0.1,
+		schedule: train.Linear, smoothing: 0.1, evaluate: 0, checkpoint: 10_000, dropout: 0.1, decayed: "weights",
 	}
 	subnet := official
 	subnet.steps, subnet.evaluate, subnet.recalibration, subnet.affine, subnet.arch = 300_000, 10_000, 1_280_000, true, "21012020202300003233"
@@ -49,7 +51,16 @@ func TestPublishedTraining(t *testing.T) {
 	mobileSubnet := mobile
 	mobileSubnet.steps, mobileSubnet.arch = 300_000, "116006605622002142224"
 
+	angle := official
+	angle.space, angle.preset, angle.steps, angle.batch, angle.lr = "mobilenet-proxylessgpu-anglenas", "anglenas", 240_400, 512, 0.25
+	angle.dropout, angle.affine, angle.decayed, angle.clipValue = 0, true, "head", 5
+	angleSubnet := angle
+	angleSubnet.steps, angleSubnet.batch, angleSubnet.lr, angleSubnet.dropout, angleSubnet.arch = 300_000, 1024, 0.5, 0.2, "anglenas-spos"
+	angleSubnet.decayed, angleSubnet.clipValue, angleSubnet.clipNorm, angleSubnet.evaluate = "convolutions", 0, 5, 10_000
+
 	for file, want := range map[string]recipe{
+		"anglenas_supernet_mobilenet_proxyless_gpu_in1k.yaml":    angle,
+		"anglenas_subnet_mobilenet_proxyless_gpu_in1k.yaml":      angleSubnet,
 		"official_supernet_shufflenetv2_in1k.yaml":               official,
 		"official_subnet_shufflenetv2_in1k.yaml":                 subnet,
 		"spos_supernet_shufflenetv2_8xb128_in1k.yaml":            shuffle,
@@ -59,11 +70,11 @@ func TestPublishedTraining(t *testing.T) {
 	} {
 		t.Run(file, func(t *testing.T) {
 			c := read(t, file, config.DefaultTrain())
-			if diff := cmp.Diff(want, recipeOf(t, c), cmp.AllowUnexported(recipe{})); diff != "" {
+			if diff := gocmp.Diff(want, recipeOf(t, c), gocmp.AllowUnexported(recipe{})); diff != "" {
 				t.Errorf("-published +ours:\n%s", diff)
 			}
-			if c.Optimizer.Nesterov || c.Optimizer.ClipNorm != 0 || c.Schedule.WarmupSteps != 0 || c.Schedule.MinLR != 0 {
-				t.Errorf("%+v %+v: the published recipes have no Nesterov momentum, clipping, warm-up or least rate", c.Optimizer, c.Schedule)
+			if c.Optimizer.Nesterov || c.Schedule.WarmupSteps != 0 || c.Schedule.MinLR != 0 {
+				t.Errorf("%+v %+v: the published recipes have no Nesterov momentum, warm-up or least rate", c.Optimizer, c.Schedule)
 			}
 		})
 	}
@@ -75,14 +86,16 @@ func recipeOf(t *testing.T, c config.Train) recipe {
 		t.Fatal(err)
 	}
 	head := s.Spec().Head
-	if head.SupernetDropout != nil {
-		t.Errorf("space %s: a dropout of the supernet's own", c.Space)
+	dropout := head.Dropout
+	if c.Arch == "" && head.SupernetDropout != nil {
+		dropout = *head.SupernetDropout
 	}
 	return recipe{
 		space: c.Space, preset: c.Data.Preset, steps: c.Schedule.Steps, batch: c.BatchSize,
-		lr: c.Optimizer.LR, momentum: c.Optimizer.Momentum, decay: c.Optimizer.WeightDecay, decayDepthwise: c.Optimizer.DecayDepthwise,
+		lr: c.Optimizer.LR, momentum: c.Optimizer.Momentum, decay: c.Optimizer.WeightDecay,
 		schedule: c.Schedule.Kind, smoothing: c.LabelSmoothing, recalibration: c.BNRecalibration,
-		evaluate: c.EvalEvery, checkpoint: c.CheckpointEvery, dropout: head.Dropout,
+		evaluate: c.EvalEvery, checkpoint: c.CheckpointEvery, dropout: dropout,
+		decayed: cmp.Or(c.Optimizer.Decay, "weights"), clipNorm: c.Optimizer.ClipNorm, clipValue: c.Optimizer.ClipValue,
 		affine: c.Arch != "" || s.Spec().Norm.SupernetAffine, arch: c.Arch,
 	}
 }

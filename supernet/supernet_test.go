@@ -260,13 +260,20 @@ func TestOptionsAreChecked(t *testing.T) {
 }
 
 func TestDecayFollowsTheRole(t *testing.T) {
-	for rule, depthwise := range map[Decay]float64{DecayWeights: 4e-5, DecayDense: 0} {
-		o := Options{Decay: rule}
-		for role, want := range map[arch.Role]float64{
-			arch.ConvWeight: 4e-5, arch.LinearWeight: 4e-5, arch.DepthwiseWeight: depthwise,
-			arch.LinearBias: 0, arch.NormGamma: 0, arch.NormBeta: 0,
-		} {
-			if got := o.decay(role); got != want {
+	roles := []arch.Role{arch.ConvWeight, arch.DepthwiseWeight, arch.LinearWeight, arch.LinearBias, arch.NormGamma, arch.NormBeta, arch.RunningMean, arch.RunningVar}
+	for rule, decayed := range map[Decay][]arch.Role{
+		DecayWeights: {arch.ConvWeight, arch.DepthwiseWeight, arch.LinearWeight},
+		DecayDense:   {arch.ConvWeight, arch.LinearWeight},
+		DecayKernels: {arch.ConvWeight, arch.DepthwiseWeight},
+		DecayHead:    {arch.ConvWeight, arch.DepthwiseWeight, arch.LinearWeight, arch.LinearBias},
+		DecayAll:     roles[:6],
+	} {
+		for _, role := range roles {
+			want := 0.0
+			if slices.Contains(decayed, role) {
+				want = 4e-5
+			}
+			if got := (Options{Decay: rule}).decay(role); got != want {
 				t.Errorf("rule %d, role %d: decay %v, want %v", rule, role, got, want)
 			}
 		}

@@ -99,6 +99,12 @@ func (s *setup) params() []arch.Param {
 	return ps
 }
 
+// decays are the configuration's words for what is decayed.
+var decays = map[string]supernet.Decay{
+	"": supernet.DecayWeights, "weights": supernet.DecayWeights, "dense": supernet.DecayDense,
+	"convolutions": supernet.DecayKernels, "head": supernet.DecayHead, "all": supernet.DecayAll,
+}
+
 // model makes the tensors on the configured device.
 func (s *setup) model() (*supernet.Supernet, error) {
 	device, err := supernet.ParseDevice(s.cfg.Device)
@@ -106,14 +112,10 @@ func (s *setup) model() (*supernet.Supernet, error) {
 		return nil, err
 	}
 	o := s.cfg.Optimizer
-	decay := supernet.DecayWeights
-	if !o.DecayDepthwise {
-		decay = supernet.DecayDense
-	}
 	return supernet.New(s.params(), supernet.Options{
 		Device: device, Threads: s.cfg.Threads, Seed: s.cfg.Seed,
-		Momentum: &o.Momentum, Nesterov: o.Nesterov, WeightDecay: &o.WeightDecay, Decay: decay,
-		LabelSmoothing: &s.cfg.LabelSmoothing, ClipNorm: o.ClipNorm,
+		Momentum: &o.Momentum, Nesterov: o.Nesterov, WeightDecay: &o.WeightDecay, Decay: decays[o.Decay],
+		LabelSmoothing: &s.cfg.LabelSmoothing, ClipNorm: o.ClipNorm, ClipValue: o.ClipValue,
 	})
 }
 

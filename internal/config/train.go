@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"spos/internal/arch"
 	"spos/internal/data"
@@ -83,18 +85,24 @@ func isCUDA(device string) bool {
 
 // Optimizer is stochastic gradient descent.
 type Optimizer struct {
-	LR       float64 `yaml:"lr"` // before the schedule
-	Momentum float64 `yaml:"momentum"`
-	Nesterov bool    `yaml:"nesterov,omitempty"`
-	// WeightDecay applies to weights of convolutions and linear layers, never
-	// to biases and norms.
+	LR          float64 `yaml:"lr"` // before the schedule
+	Momentum    float64 `yaml:"momentum"`
+	Nesterov    bool    `yaml:"nesterov,omitempty"`
 	WeightDecay float64 `yaml:"weight_decay"`
-	// DecayDepthwise says whether depthwise convolutions are among them: yes
-	// in the official code, no in mmrazor 1.x.
-	DecayDepthwise bool `yaml:"decay_depthwise"`
-	// ClipNorm bounds the norm of all gradients together. Zero: no bound.
-	ClipNorm float64 `yaml:"clip_norm,omitempty"`
+	// Decay says what WeightDecay applies to: weights (of convolutions and
+	// linear layers, depthwise ones too: the official code, mmrazor 0.x), dense
+	// (these without depthwise ones: mmrazor 1.x), convolutions (AngleNAS from
+	// scratch), head (convolutions, and weight and bias of the linear layer:
+	// AngleNAS's supernets) or all. Empty: weights.
+	Decay string `yaml:"decay,omitempty"`
+	// ClipNorm bounds the norm of all gradients together, ClipValue each
+	// element of them, before that. Zero: no bound.
+	ClipNorm  float64 `yaml:"clip_norm,omitempty"`
+	ClipValue float64 `yaml:"clip_value,omitempty"`
 }
+
+// decays are the values of Optimizer.Decay.
+var decays = []string{"weights", "dense", "convolutions", "head", "all"}
 
 // Validate reports the first field that makes no sense.
 func (o Optimizer) Validate() error {
@@ -107,8 +115,12 @@ func (o Optimizer) Validate() error {
 		return errors.New("nesterov: needs a momentum above 0")
 	case !(o.WeightDecay >= 0 && o.WeightDecay < 1):
 		return fmt.Errorf("weight_decay: %v is outside 0..1", o.WeightDecay)
+	case o.Decay != "" && !slices.Contains(decays, o.Decay):
+		return fmt.Errorf("decay: %q is none of %s%s", o.Decay, strings.Join(decays, ", "), suggest(o.Decay, decays))
 	case !(o.ClipNorm >= 0 && o.ClipNorm < math.Inf(1)):
 		return fmt.Errorf("clip_norm: %v is negative", o.ClipNorm)
+	case !(o.ClipValue >= 0 && o.ClipValue < math.Inf(1)):
+		return fmt.Errorf("clip_value: %v is negative", o.ClipValue)
 	}
 	return nil
 }
@@ -204,7 +216,7 @@ func DefaultTrain() Train {
 		Space:     "shufflenetv2-spos",
 		BatchSize: 1024,
 		Schedule:  train.Schedule{Kind: train.Linear},
-		Optimizer: Optimizer{LR: 0.5, Momentum: 0.9, WeightDecay: 4e-5, DecayDepthwise: true},
+		Optimizer: Optimizer{LR: 0.5, Momentum: 0.9, WeightDecay: 4e-5},
 
 		LabelSmoothing: 0.1,
 		Sampler:        train.Sampling{Kind: "uniform"},
