@@ -45,3 +45,16 @@ func (c *limitedConn) Close() error {
 	defer c.release()
 	return c.Conn.Close()
 }
+
+// reserved is how many descriptors the process needs beside those of connections: for listeners, the log, the files of
+// models and of secrets that are read again.
+const reserved = 24
+
+// fitConns is the number of connections that each of some listeners may have, no more than were asked for and no more
+// than the process has descriptors for: one that runs out of those cannot load a model or read a renewed certificate.
+func fitConns(asked, listeners int, limit uint64) int {
+	if limit > uint64(asked)*uint64(listeners)+reserved {
+		return asked
+	}
+	return max(int(limit)-reserved, listeners) / listeners
+}

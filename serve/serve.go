@@ -188,7 +188,20 @@ func New(o Options, models ...Model) (_ *Server, err error) {
 			return nil, err
 		}
 	}
+	s.fitConns()
 	return s, s.openAccess()
+}
+
+// fitConns lowers MaxConns to what the process has descriptors for.
+func (s *Server) fitConns() {
+	limit, ok := descriptors()
+	if s.metrics != nil {
+		limit -= min(limit, operators)
+	}
+	if n := fitConns(s.opt.MaxConns, 1, limit); ok && n < s.opt.MaxConns {
+		s.opt.Logger.Warn("fewer connections than wanted, the process may open too few files", "wanted", s.opt.MaxConns, "connections", n, "ulimit", limit)
+		s.opt.MaxConns = n
+	}
 }
 
 func listen(addr string) (net.Listener, error) {

@@ -1,16 +1,10 @@
 package keys_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
+
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -20,69 +14,8 @@ import (
 	"time"
 
 	"spos/serve/keys"
+	"spos/serve/keys/keystest"
 )
-
-// authority signs certificates.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pem  string
-}
-
-func newAuthority(t *testing.T, name string) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{cert, key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}
-}
-
-// issue signs a certificate for a name and returns it and its key.
-func (a *authority) issue(t *testing.T, name string) (cert, key string) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"},
-		NotBefore: a.cert.NotBefore, NotAfter: a.cert.NotAfter,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, a.cert, &k.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	kder, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
-		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: kder}))
-}
-
-func (a *authority) client(t *testing.T, name string) tls.Certificate {
-	t.Helper()
-	cert, err := tls.X509KeyPair(pair(a.issue(t, name)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
-}
-
-func pair(a, b string) ([]byte, []byte) { return []byte(a), []byte(b) }
 
 // shake makes a connection and says one word over it, since a refused client of TLS 1.3 learns it from its first read.
 func shake(t *testing.T, server, client *tls.Config) (tls.ConnectionState, error) {
@@ -107,21 +40,20 @@ func TestCertificates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		names := keys.Files{Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key"), ClientCA: filepath.Join(dir, "ca")}
-		ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
+		ours, theirs := keystest.NewAuthority(t, "ours"), keystest.NewAuthority(t, "theirs")
 		renew := func(name string) {
-			cert, key := ours.issue(t, name)
+			cert, key := ours.Issue(t, name)
 			write(t, names.Cert, cert, 0o644)
 			write(t, names.Key, key, 0o600)
 		}
 		renew("first")
-		write(t, names.ClientCA, ours.pem, 0o644)
+		write(t, names.ClientCA, ours.PEM, 0o644)
 		log, text := logger()
 		certs, err := keys.OpenCertificates(names, log)
 		if err != nil {
 			t.Fatal(err)
 		}
-		roots := x509.NewCertPool()
-		roots.AddCert(ours.cert)
+		roots := ours.Pool()
 		open := certs.Config(false, "h2", "http/1.1")
 		client := &tls.Config{RootCAs: roots, ServerName: "localhost", NextProtos: []string{"http/1.1", "h2"}, ClientSessionCache: tls.NewLRUClientSessionCache(8)}
 		expect := func(name string) {
@@ -146,7 +78,7 @@ func TestCertificates(t *testing.T) {
 		if !strings.Contains(text.String(), "level=ERROR") {
 			t.Errorf("a broken certificate was not complained of: %s", text)
 		}
-		cert, key := ours.issue(t, "third")
+		cert, key := ours.Issue(t, "third")
 		write(t, names.Cert, cert, 0o644) // not yet its key
 		time.Sleep(time.Second)
 		expect("second")
@@ -162,10 +94,10 @@ func TestCertificates(t *testing.T) {
 		}
 
 		closed := certs.Config(true, "h2")
-		with := func(a *authority, name string) *tls.Config {
+		with := func(a *keystest.Authority, name string) *tls.Config {
 			return &tls.Config{
 				RootCAs: roots, ServerName: "localhost", NextProtos: []string{"h2"},
-				Certificates: []tls.Certificate{a.client(t, name)}, ClientSessionCache: tls.NewLRUClientSessionCache(8),
+				Certificates: []tls.Certificate{a.Client(t, name)}, ClientSessionCache: tls.NewLRUClientSessionCache(8),
 			}
 		}
 		alice, mallory := with(ours, "alice"), with(theirs, "mallory")
@@ -178,7 +110,7 @@ func TestCertificates(t *testing.T) {
 		if _, err := shake(t, closed, &tls.Config{RootCAs: roots, ServerName: "localhost", NextProtos: []string{"h2"}}); err == nil {
 			t.Error("a client without a certificate was let in")
 		}
-		write(t, names.ClientCA, theirs.pem, 0o644)
+		write(t, names.ClientCA, theirs.PEM, 0o644)
 		time.Sleep(time.Second)
 		if _, err := shake(t, closed, alice); err == nil {
 			t.Error("a client whose authority was replaced is still let in, perhaps by its old session")
@@ -192,9 +124,9 @@ func TestCertificates(t *testing.T) {
 func TestCertificatesRefused(t *testing.T) {
 	dir := t.TempDir()
 	log, _ := logger()
-	ca := newAuthority(t, "ca")
-	cert, key := ca.issue(t, "a")
-	_, other := ca.issue(t, "b")
+	ca := keystest.NewAuthority(t, "ca")
+	cert, key := ca.Issue(t, "a")
+	_, other := ca.Issue(t, "b")
 	for name, text := range map[string]string{"cert": cert, "key": key, "other": other, "empty": ""} {
 		write(t, filepath.Join(dir, name), text, 0o600)
 	}
