@@ -42,6 +42,7 @@ var routes = []route{
 	{"GET", "v2/", "server", (*Server).serverMetadata},
 	{"GET", "v2/health/live", "live", (*Server).live},
 	{"GET", "v2/health/ready", "ready", (*Server).isReady},
+	{"GET", "v2/models", "models", (*Server).listModels},
 	{"GET", "v2/models/stats", "stats", (*Server).modelStats},
 	{"GET", "v2/models/{m}", "model", (*Server).modelMetadata},
 	{"GET", "v2/models/{m}/versions/{v}", "model", (*Server).modelMetadata},
@@ -70,7 +71,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.answer(s.
 func (s *Server) answer(f *front, w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	c := &call{id: requestID(r), route: "unknown"}
-	rec := &recorder{ResponseWriter: w}
+	rec := &recorder{ResponseWriter: w, packers: s.packers, accept: r.Header["Accept-Encoding"], head: r.Method == "HEAD"}
 	rec.Header()["X-Request-Id"] = []string{c.id}
 	s.met.inFlight.Inc()
 	defer s.met.inFlight.Dec()
@@ -80,6 +81,7 @@ func (s *Server) answer(f *front, w http.ResponseWriter, r *http.Request) {
 			s.opt.Logger.Error("panic", "request_id", c.id, "panic", p, "stack", string(debug.Stack()))
 			s.fail(rec, r, failf(http.StatusInternalServerError, "the request met a bug in the server; its log has it under request id %s", c.id), c)
 		}
+		rec.finish()
 		s.account(rec, r, c, time.Since(start))
 		if c.found != nil {
 			c.found.release()
@@ -237,18 +239,25 @@ func requestID(r *http.Request) string {
 	return rand.Text()
 }
 
-// recorder notes what was answered.
+// recorder notes what was answered, and compresses it where that pays and the client wants it.
 type recorder struct {
 	http.ResponseWriter
 	status  int
 	written int64
 	broken  bool // the connection must not be used again
+
+	packers *packers
+	accept  []string // Accept-Encoding
+	head    bool     // the request's method is HEAD
+	coding  string
+	packer  packer // nil: the answer goes as it is
 }
 
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 func (r *recorder) WriteHeader(code int) {
 	r.status = code
+	r.pack(code)
 	r.ResponseWriter.WriteHeader(code)
 }
 
@@ -256,7 +265,8 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
-	n, err := r.ResponseWriter.Write(b)
-	r.written += int64(n)
-	return n, err
+	if r.packer != nil {
+		return r.packer.Write(b)
+	}
+	return (*wire)(r).Write(b)
 }

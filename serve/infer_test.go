@@ -62,6 +62,10 @@ func TestInferRefusesJSON(t *testing.T) {
 		"duplicate parameter":       {"m", `{"parameters":{"timeout":1,"timeout":2},"inputs":[` + x + `]}`, "twice"},
 		"parameter of an object":    {"m", `{"parameters":{"a":{}},"inputs":[` + x + `]}`, "neither"},
 		"reserved parameter":        {"m", `{"parameters":{"triton_x":1},"inputs":[` + x + `]}`, "reserved"},
+		"the reserved headers":      {"m", `{"parameters":{"headers":1},"inputs":[` + x + `]}`, "reserved"},
+		"priority text":             {"m", `{"parameters":{"priority":"1"},"inputs":[` + x + `]}`, "priority, a number"},
+		"priority negative":         {"m", `{"parameters":{"priority":-1},"inputs":[` + x + `]}`, "range"},
+		"timeout fraction":          {"m", `{"parameters":{"timeout":1.5},"inputs":[` + x + `]}`, "whole"},
 		"timeout text":              {"m", `{"parameters":{"timeout":"5"},"inputs":[` + x + `]}`, "microseconds"},
 		"timeout negative":          {"m", `{"parameters":{"timeout":-5},"inputs":[` + x + `]}`, "non-negative"},
 		"long id":                   {"m", `{"id":"` + strings.Repeat("x", 257) + `","inputs":[` + x + `]}`, "id has more"},
@@ -132,6 +136,8 @@ func TestInferRefusesJSON(t *testing.T) {
 	for name, body := range map[string]string{
 		"shared memory": `{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","parameters":{"shared_memory_region":"r"}}]}`,
 		"sequences":     `{"parameters":{"sequence_id":7},"inputs":[` + x + `]}`,
+		"named ones":    `{"parameters":{"sequence_id":"a"},"inputs":[` + x + `]}`,
+		"their start":   `{"parameters":{"sequence_start":true},"inputs":[` + x + `]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			wantError(t, send(t, "POST", url+"/v2/models/m/infer", nil, []byte(body)), 501, "not supported")
@@ -240,6 +246,12 @@ func TestInferAnswers(t *testing.T) {
 			`{"model_name":"m","model_version":"1","outputs":[{"name":"out_x","datatype":"FP32","shape":[1,3],"data":[1,2.5,-3]}]}`},
 		"id, unknown keys": {"m", `{"id":"a\u0001\"","what":{"ever":[1,2,{}]},"inputs":[` + x + `]}`,
 			`{"model_name":"m","model_version":"1","id":"a\u0001\"","outputs":[{"name":"out_x","datatype":"FP32","shape":[1,3],"data":[1,2.5,-3]}]}`},
+		"no id, parameters that say nothing": {"m", `{"id":"","parameters":{"priority":0,"timeout":0,"sequence_id":0,"sequence_start":false,"my_own":"x","sequence_end":false},"inputs":[` + x + `]}`,
+			`{"model_name":"m","model_version":"1","outputs":[{"name":"out_x","datatype":"FP32","shape":[1,3],"data":[1,2.5,-3]}]}`},
+		"the caller's own parameters of tensors": {"m", `{"inputs":[{"parameters":{"what":true},` + x[1:] + `],"outputs":[{"name":"out_x","parameters":{"ever":1}}]}`,
+			`{"model_name":"m","model_version":"1","outputs":[{"name":"out_x","datatype":"FP32","shape":[1,3],"data":[1,2.5,-3]}]}`},
+		"a nesting that is not the shape's": {"m", `{"inputs":[` + strings.Replace(x, "[1,2.5,-3]", "[[1],[2.5,[-3]],[]]", 1) + `]}`,
+			`{"model_name":"m","model_version":"1","outputs":[{"name":"out_x","datatype":"FP32","shape":[1,3],"data":[1,2.5,-3]}]}`},
 		"not numbers": {"nan", `{"inputs":[` + x + `]}`,
 			`{"model_name":"nan","model_version":"1","outputs":[{"name":"out_x","datatype":"FP32","shape":[1,3],"data":[NaN,1,-Infinity]}]}`},
 		"inputs in any order": {"two", `{"inputs":[` + y + `,` + x + `]}`,

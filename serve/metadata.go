@@ -50,6 +50,20 @@ func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request, c *call) 
 	if err != nil {
 		return err
 	}
+	return s.writeJSON(w, s.describe(v))
+}
+
+// description is a model's metadata in JSON.
+type description struct {
+	Name       string            `json:"name"`
+	Versions   []string          `json:"versions"`
+	Platform   string            `json:"platform"`
+	Inputs     []TensorInfo      `json:"inputs"`
+	Outputs    []TensorInfo      `json:"outputs"`
+	Properties map[string]string `json:"properties,omitempty"`
+}
+
+func (s *Server) describe(v *version) *description {
 	properties := maps.Clone(v.info.Properties)
 	for label, version := range s.labelsOf(v.info.Name) {
 		if properties == nil {
@@ -57,14 +71,41 @@ func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request, c *call) 
 		}
 		properties["label."+label] = version
 	}
+	return &description{v.info.Name, s.versionsOf(v.info.Name), v.info.Platform, listed(v.info.Inputs), listed(v.info.Outputs), properties}
+}
+
+// listModels answers GET /v2/models: every model with its state, and the metadata of those that are loaded. Nothing is
+// loaded for it. The protocol has no such request.
+func (s *Server) listModels(w http.ResponseWriter, _ *http.Request, _ *call) error {
+	type model struct {
+		Name   string `json:"name"`
+		State  State  `json:"state"`
+		Reason string `json:"reason,omitempty"`
+		*description
+	}
+	all := []model{}
+	c := *s.catalog.Load()
+	for _, name := range c.sorted() {
+		m := model{Name: name, State: StateUnknown}
+		slots := c[name].order
+		if len(slots) == 0 {
+			slots = c[name].sorted()
+		}
+		for i, sl := range slots {
+			if v := sl.acquire(); v != nil {
+				m.description, m.State, m.Reason = s.describe(v), StateReady, ""
+				v.release()
+				break
+			}
+			if i == 0 {
+				m.State, m.Reason = sl.status()
+			}
+		}
+		all = append(all, m)
+	}
 	return s.writeJSON(w, struct {
-		Name       string            `json:"name"`
-		Versions   []string          `json:"versions"`
-		Platform   string            `json:"platform"`
-		Inputs     []TensorInfo      `json:"inputs"`
-		Outputs    []TensorInfo      `json:"outputs"`
-		Properties map[string]string `json:"properties,omitempty"`
-	}{v.info.Name, s.versionsOf(v.info.Name), v.info.Platform, listed(v.info.Inputs), listed(v.info.Outputs), properties})
+		Models []model `json:"models"`
+	}{all})
 }
 
 // listed spells an open rank as one variable dimension, the nearest that the protocol can say.

@@ -139,12 +139,37 @@ func (r *requestReader) requestParameter(key string) (err error) {
 	case key == "timeout":
 		r.req.timeout, err = r.microseconds()
 		return err
+	case key == "priority": // there is one level
+		_, err = r.size(key)
+		return err
 	case key == "sequence_id" || key == "sequence_start" || key == "sequence_end":
-		return failf(501, "sequences are not supported")
-	case strings.HasPrefix(key, "triton_"):
+		return r.sequence(key)
+	case key == "headers" || strings.HasPrefix(key, "triton_"):
 		return r.errorf("the parameter %q is reserved", short(key))
 	}
-	return r.skip() // priority, and the caller's own
+	return r.skip() // the caller's own
+}
+
+// sequence lets the values pass that say that there is none.
+func (r *requestReader) sequence(key string) error {
+	some := false
+	var err error
+	switch r.peek() {
+	case '"':
+		var id string
+		id, err = r.text()
+		some = id != ""
+	case 't', 'f':
+		some, err = r.bool(key)
+	default:
+		var n int64
+		n, err = r.size(key)
+		some = n != 0
+	}
+	if err == nil && some {
+		return failf(501, "sequences are not supported")
+	}
+	return err
 }
 
 // microseconds reads a timeout. What is longer than the server's own is as good as none.

@@ -132,11 +132,12 @@ func (o Options) withDefaults() Options {
 
 // Server serves models. Make it with [New], then call Run once, or Close.
 type Server struct {
-	opt    Options
-	cores  *semaphore.Weighted
-	memory memory
-	text   sync.Pool // *bytes.Buffer, the JSON of answers
-	met    *metrics
+	opt     Options
+	cores   *semaphore.Weighted
+	memory  memory
+	text    sync.Pool // *bytes.Buffer, the JSON of answers
+	packers *packers
+	met     *metrics
 
 	catalog   atomic.Pointer[catalog]
 	writer    chan struct{}      // holds one token; who has it may change the catalog and applied
@@ -167,6 +168,7 @@ func New(o Options, models ...Model) (_ *Server, err error) {
 	}()
 	s.cores = semaphore.NewWeighted(int64(s.opt.Cores))
 	s.memory.limit = s.opt.Memory
+	s.packers = newPackers()
 	s.text.New = func() any { return new(bytes.Buffer) }
 	if s.met, err = newMetrics(s.opt.Registry); err != nil {
 		return nil, err

@@ -141,8 +141,12 @@ func TestHealthAndMetadata(t *testing.T) {
 		code int
 		body string
 	}{
-		"server":            {"/v2", 200, `{"name":"spos","version":"v1.2","extensions":["binary_tensor_data","classification","model_configuration","model_repository","model_repository(unload_dependents)","statistics"]}`},
-		"server, slash":     {"/v2/", 200, `{"name":"spos","version":"v1.2","extensions":["binary_tensor_data","classification","model_configuration","model_repository","model_repository(unload_dependents)","statistics"]}`},
+		"server":        {"/v2", 200, `{"name":"spos","version":"v1.2","extensions":["binary_tensor_data","classification","model_configuration","model_repository","model_repository(unload_dependents)","statistics"]}`},
+		"server, slash": {"/v2/", 200, `{"name":"spos","version":"v1.2","extensions":["binary_tensor_data","classification","model_configuration","model_repository","model_repository(unload_dependents)","statistics"]}`},
+		"all models": {"/v2/models", 200, `{"models":[` +
+			`{"name":"broken","state":"UNAVAILABLE","reason":"model is not available: unexpected EOF"},` +
+			`{"name":"m","state":"READY","versions":["9","10"],"platform":"test","inputs":[{"name":"x","datatype":"FP32","shape":[-1,3]}],` +
+			`"outputs":[{"name":"out_x","datatype":"FP32","shape":[-1,3]}],"properties":{"arch":"0123"}}]}`},
 		"live":              {"/v2/health/live", 200, `{"live":true}`},
 		"ready":             {"/v2/health/ready", 200, `{"ready":true}`},
 		"model ready":       {"/v2/models/m/ready", 200, `{"name":"m","ready":true}`},
@@ -212,6 +216,16 @@ func TestPaths(t *testing.T) {
 			}
 		})
 	}
+	for _, method := range []string{"TRACE", "PATCH", "DELETE", "CONNECT"} {
+		wantError(t, send(t, method, url+"/v2/models/m/infer", nil, nil), 405, "POST")
+	}
+	if r := send(t, "HEAD", url+"/v2/models/m/infer", nil, nil); r.code != 405 || r.header.Get("Allow") != "POST, OPTIONS" || len(r.body) != 0 {
+		t.Errorf("HEAD on a route of POST: %d, Allow %q", r.code, r.header.Get("Allow"))
+	}
+	if r := send(t, "OPTIONS", url+"/v2", nil, nil); r.code != 204 || r.header.Get("Allow") != "GET, HEAD, OPTIONS" {
+		t.Errorf("OPTIONS: %d, Allow %q", r.code, r.header.Get("Allow"))
+	}
+	wantError(t, send(t, "OPTIONS", url+"/nowhere", nil, nil), 404, "no such path")
 	if r := send(t, "OPTIONS", url+"/v2/models/m/infer", nil, nil); r.code != 204 || r.header.Get("Allow") != "POST, OPTIONS" {
 		t.Errorf("OPTIONS: %d, Allow %q", r.code, r.header.Get("Allow"))
 	}
