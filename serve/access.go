@@ -205,7 +205,9 @@ func (s *Server) warnOfStrangers() {
 	if s.access.tokens != nil || s.certs != nil && s.certs.Clients() {
 		return
 	}
-	if a := s.Addr(); !isLocal(a) {
-		s.opt.Logger.Warn("anyone who reaches this address may use the models", "address", a.String())
+	for _, a := range []net.Addr{s.Addr(), s.GRPCAddr()} {
+		if !isLocal(a) {
+			s.opt.Logger.Warn("anyone who reaches this address may use the models", "address", a.String())
+		}
 	}
 }

@@ -11,12 +11,37 @@ import (
 const maxAdmin = 1 << 20
 
 var (
-	errNoSource = &httpError{code: http.StatusServiceUnavailable, msg: "the server has no repository to load from"}
-	errControl  = &httpError{code: http.StatusServiceUnavailable, msg: "models are not loaded and unloaded by clients here: start the server with --model-control explicit"}
+	errNoSource   = &httpError{code: http.StatusServiceUnavailable, msg: "the server has no repository to load from"}
+	errRepository = &httpError{code: http.StatusNotImplemented, msg: "there is one repository, without a name: leave the name out"}
+	errControl    = &httpError{code: http.StatusServiceUnavailable, msg: "models are not loaded and unloaded by clients here: start the server with --model-control explicit"}
 )
 
-// allowAdmin reports that a request may load and unload models. The request is nil where it did not come over HTTP.
-func (s *Server) allowAdmin(*http.Request) bool { return s.opt.ModelControl }
+// mayChange says why a model may not be loaded and unloaded by clients, whatever protocol they speak.
+func (s *Server) mayChange(name string) error {
+	if !s.opt.ModelControl {
+		return errControl
+	}
+	return checkModelName(name)
+}
+
+// loadParameter refuses the parameters of a request to load a model.
+func (s *Server) loadParameter(key string) error {
+	switch {
+	case strings.HasPrefix(key, "file:"):
+		return failf(http.StatusForbidden, "a model's files are not taken from requests: put them into the repository")
+	case key == "config":
+		return failf(http.StatusNotImplemented, "a model's configuration is not taken from requests: put %s beside its versions", optionsFile)
+	}
+	return badRequest("unknown parameter %q", short(key))
+}
+
+// unloadParameter takes the one parameter of a request to unload a model, which has no effect: none depends on another.
+func (s *Server) unloadParameter(key string) error {
+	if key == "unload_dependents" {
+		return nil
+	}
+	return badRequest("unknown parameter %q", short(key))
+}
 
 func (s *Server) modelConfig(w http.ResponseWriter, r *http.Request, c *call) error {
 	v, err := s.find(r, c)
@@ -53,38 +78,27 @@ func (s *Server) repositoryIndex(w http.ResponseWriter, r *http.Request, _ *call
 }
 
 func (s *Server) repositoryLoad(w http.ResponseWriter, r *http.Request, c *call) error {
-	return s.change(w, r, c, s.Load, func(rd *jsonReader, key string) error {
-		switch {
-		case strings.HasPrefix(key, "file:"):
-			return failf(http.StatusForbidden, "a model's files are not taken from requests: put them into the repository")
-		case key == "config":
-			return failf(http.StatusNotImplemented, "a model's configuration is not taken from requests: put %s beside its versions", optionsFile)
-		}
-		return rd.errorf("unknown parameter %q", short(key))
-	})
+	return s.change(w, r, c, s.Load, func(_ *jsonReader, key string) error { return s.loadParameter(key) })
 }
 
 func (s *Server) repositoryUnload(w http.ResponseWriter, r *http.Request, c *call) error {
 	return s.change(w, r, c, s.Unload, func(rd *jsonReader, key string) error {
-		if key == "unload_dependents" { // no model depends on another
-			_, err := rd.bool(key)
+		if err := s.unloadParameter(key); err != nil {
 			return err
 		}
-		return rd.errorf("unknown parameter %q", short(key))
+		_, err := rd.bool(key)
+		return err
 	})
 }
 
 // otherRepository answers for repositories by name: there is one, and it has none.
 func (s *Server) otherRepository(http.ResponseWriter, *http.Request, *call) error {
-	return failf(http.StatusNotImplemented, "there is one repository, without a name: leave the name out of the path")
+	return errRepository
 }
 
 // change loads or unloads the model that the path names.
 func (s *Server) change(w http.ResponseWriter, r *http.Request, c *call, do func(ctx context.Context, name string) error, parameter func(*jsonReader, string) error) error {
-	if !s.allowAdmin(r) {
-		return errControl
-	}
-	if err := checkModelName(c.model); err != nil {
+	if err := s.mayChange(c.model); err != nil {
 		return err
 	}
 	err := s.readAdmin(w, r, []string{"parameters"}, func(rd *jsonReader, _ string) error {

@@ -2,8 +2,32 @@ package serve
 
 import (
 	"math"
+	"net/http"
 	"slices"
+	"strings"
+	"time"
 )
+
+var (
+	errShared    = failf(http.StatusNotImplemented, "shared memory is not supported: data comes in the request and goes in the response")
+	errSequences = failf(http.StatusNotImplemented, "sequences are not supported")
+)
+
+// isSequence reports a parameter whose value, unless it is empty, asks for what this server does not do.
+func isSequence(key string) bool {
+	return key == "sequence_id" || key == "sequence_start" || key == "sequence_end"
+}
+
+// isReserved reports a parameter that the protocol keeps for itself.
+func isReserved(key string) bool { return key == "headers" || strings.HasPrefix(key, "triton_") }
+
+// microseconds is a timeout. What is longer than the server's own is as good as none.
+func microseconds(n uint64) time.Duration {
+	if n > uint64(math.MaxInt64/time.Microsecond) {
+		return 0
+	}
+	return time.Duration(n) * time.Microsecond
+}
 
 // room reports an input too many, before it is read.
 func (r *requestParts) room() error {

@@ -11,11 +11,14 @@ import (
 	"net/http"
 	"os"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"spos/internal/imaging"
 )
 
-// httpError is an answer: a status, and a text that the client may read. It never holds a path, a stack or the text
-// of a library.
+// httpError is an answer: an HTTP status, from which the code of gRPC follows, and a text that the client may read.
+// It never holds a path, a stack or the text of a library.
 type httpError struct {
 	code int
 	msg  string
@@ -26,6 +29,37 @@ type httpError struct {
 }
 
 func (e *httpError) Error() string { return e.msg }
+
+// GRPCStatus is the same answer to a call.
+func (e *httpError) GRPCStatus() *status.Status { return status.New(e.grpcCode(), e.msg) }
+
+func (e *httpError) grpcCode() codes.Code {
+	switch e.code {
+	case http.StatusUnauthorized:
+		return codes.Unauthenticated
+	case http.StatusForbidden:
+		return codes.PermissionDenied
+	case http.StatusNotFound:
+		return codes.NotFound
+	case http.StatusRequestTimeout, http.StatusGatewayTimeout:
+		return codes.DeadlineExceeded
+	case http.StatusRequestEntityTooLarge, http.StatusTooManyRequests:
+		return codes.ResourceExhausted
+	case statusClientGone:
+		return codes.Canceled
+	case http.StatusNotImplemented:
+		return codes.Unimplemented
+	case http.StatusServiceUnavailable:
+		if e == errQueued { // HTTP tells the two apart by 503 and 504
+			return codes.DeadlineExceeded
+		}
+		return codes.Unavailable
+	}
+	if e.code >= 500 {
+		return codes.Internal
+	}
+	return codes.InvalidArgument
+}
 
 func failf(code int, format string, args ...any) error {
 	return &httpError{code: code, msg: fmt.Sprintf(format, args...)}
@@ -48,6 +82,7 @@ var (
 	errStop   = &httpError{code: http.StatusServiceUnavailable, msg: "the server stopped before the request was done"}
 	errGone   = &httpError{code: statusClientGone, msg: "the client went away"}
 	errLarge  = &httpError{code: http.StatusRequestEntityTooLarge, msg: "the request's body is larger than the server accepts"}
+	errMethod = &httpError{code: http.StatusNotImplemented, msg: "no such method"}
 	errSlow   = &httpError{code: http.StatusRequestTimeout, msg: "the request's body did not arrive in time"}
 )
 

@@ -70,16 +70,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.answer(s.
 
 func (s *Server) answer(f *front, w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	c := &call{id: requestID(r), route: "unknown"}
+	c := &call{id: cleanID(r.Header.Get("X-Request-Id")), route: "unknown"}
 	rec := &recorder{ResponseWriter: w, packers: s.packers, accept: r.Header["Accept-Encoding"], head: r.Method == "HEAD"}
 	rec.Header()["X-Request-Id"] = []string{c.id}
 	s.met.inFlight.Inc()
 	defer s.met.inFlight.Dec()
 	defer func() {
 		if p := recover(); p != nil {
-			s.met.panics.Inc()
-			s.opt.Logger.Error("panic", "request_id", c.id, "panic", p, "stack", string(debug.Stack()))
-			s.fail(rec, r, failf(http.StatusInternalServerError, "the request met a bug in the server; its log has it under request id %s", c.id), c)
+			s.fail(rec, r, s.panicked(p, c.id), c)
 		}
 		rec.finish()
 		s.account(rec, r, c, time.Since(start))
@@ -103,6 +101,23 @@ func (s *Server) answer(f *front, w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		s.fail(rec, r, err, c)
 	}
+}
+
+// panicked counts and logs a bug. It must be called where it was recovered from.
+func (s *Server) panicked(p any, id string) error {
+	s.met.panics.Inc()
+	s.opt.Logger.Error("panic", "request_id", id, "panic", p, "stack", string(debug.Stack()))
+	return failf(http.StatusInternalServerError, "the request met a bug in the server; its log has it under request id %s", id)
+}
+
+// guarded turns a bug in do into an error.
+func (s *Server) guarded(id string, do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = s.panicked(p, id)
+		}
+	}()
+	return do()
 }
 
 // find is lookup for a request that leads to one model. The model is released when the request is over.
@@ -229,9 +244,8 @@ func (s *Server) writeJSON(w http.ResponseWriter, v any) error {
 	return nil
 }
 
-// requestID takes the client's id if it is harmless.
-func requestID(r *http.Request) string {
-	id := r.Header.Get("X-Request-Id")
+// cleanID takes the client's id of a request if it is harmless, and makes one if it is not.
+func cleanID(id string) string {
 	harmless := func(c byte) bool { return isWord(c) || c == '-' || c == '.' || c == ':' }
 	if len(id) > 0 && len(id) <= 64 && !slices.ContainsFunc([]byte(id), func(c byte) bool { return !harmless(c) }) {
 		return id

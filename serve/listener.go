@@ -58,3 +58,71 @@ func fitConns(asked, listeners int, limit uint64) int {
 	}
 	return max(int(limit)-reserved, listeners) / listeners
 }
+
+// connSet is the connections of a listener, so that they can be closed.
+type connSet struct {
+	mu     sync.Mutex
+	conns  map[net.Conn]struct{}
+	closed bool
+}
+
+// of is ln with its connections noted.
+func (s *connSet) of(ln net.Listener) net.Listener { return &notedListener{ln, s} }
+
+// add reports false when the set is closed already.
+func (s *connSet) add(c net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	if s.conns == nil {
+		s.conns = map[net.Conn]struct{}{}
+	}
+	s.conns[c] = struct{}{}
+	return true
+}
+
+func (s *connSet) remove(c net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+}
+
+func (s *connSet) close() {
+	s.mu.Lock()
+	open := s.conns
+	s.closed, s.conns = true, nil
+	s.mu.Unlock()
+	for c := range open {
+		_ = c.Close() // its reader sees that
+	}
+}
+
+type notedListener struct {
+	net.Listener
+	set *connSet
+}
+
+func (l *notedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	n := &notedConn{c, l.set}
+	if !l.set.add(n) {
+		_ = c.Close()
+		return nil, net.ErrClosed
+	}
+	return n, nil
+}
+
+type notedConn struct {
+	net.Conn
+	set *connSet
+}
+
+func (c *notedConn) Close() error {
+	c.set.remove(c)
+	return c.Conn.Close()
+}

@@ -1,6 +1,8 @@
 package serve
 
 import (
+	"context"
+	"crypto/x509"
 	"io"
 	"log/slog"
 	"math"
@@ -16,31 +18,47 @@ func (s *Server) account(w *recorder, r *http.Request, c *call, took time.Durati
 	if !inference && w.status < 400 {
 		level = slog.LevelDebug // probes and scrapes
 	}
-	if !s.opt.Logger.Enabled(r.Context(), level) {
+	who := caller{remote: r.RemoteAddr, agent: r.UserAgent()}
+	if r.TLS != nil {
+		who.certificates = r.TLS.PeerCertificates
+	}
+	s.log(r.Context(), level, c, inference, took, w.written, who,
+		slog.String("method", printable(r.Method)), slog.String("path", printable(r.URL.Path)),
+		slog.String("route", c.route), slog.Int("status", w.status))
+}
+
+// caller is who sent a request.
+type caller struct {
+	remote, agent string
+	certificates  []*x509.Certificate
+}
+
+// log writes the line of a request of any protocol. what says what was asked and how it ended.
+func (s *Server) log(ctx context.Context, level slog.Level, c *call, inference bool, took time.Duration, out int64, who caller, what ...slog.Attr) {
+	if !s.opt.Logger.Enabled(ctx, level) {
 		return
 	}
-	line := append(make([]slog.Attr, 0, 20),
-		slog.String("request_id", c.id), slog.String("method", printable(r.Method)), slog.String("path", printable(r.URL.Path)),
-		slog.String("route", c.route), slog.Int("status", w.status))
+	line := append(make([]slog.Attr, 0, 20), slog.String("request_id", c.id))
+	line = append(line, what...)
 	if c.found != nil {
 		line = append(line, slog.String("model", c.found.info.Name), slog.String("version", c.found.info.Version))
 	}
-	line = append(line, slog.Int64("bytes_in", c.body.read), slog.Int64("bytes_out", w.written), milliseconds("took_ms", took))
+	line = append(line, slog.Int64("bytes_in", c.body.read), slog.Int64("bytes_out", out), milliseconds("took_ms", took))
 	if inference {
 		line = append(line, milliseconds("queue_ms", c.spans.queue), milliseconds("input_ms", c.spans.input),
 			milliseconds("compute_ms", c.spans.infer))
 	}
-	line = append(line, slog.String("remote", r.RemoteAddr))
+	line = append(line, slog.String("remote", who.remote))
 	if c.token != "" {
 		line = append(line, slog.String("token", c.token))
 	}
-	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-		line = append(line, slog.String("certificate", printable(r.TLS.PeerCertificates[0].Subject.CommonName)))
+	if len(who.certificates) > 0 {
+		line = append(line, slog.String("certificate", printable(who.certificates[0].Subject.CommonName)))
 	}
-	if agent := r.UserAgent(); agent != "" {
-		line = append(line, slog.String("user_agent", printable(agent)))
+	if who.agent != "" {
+		line = append(line, slog.String("user_agent", printable(who.agent)))
 	}
-	s.opt.Logger.LogAttrs(r.Context(), level, "request", line...)
+	s.opt.Logger.LogAttrs(ctx, level, "request", line...)
 }
 
 func milliseconds(key string, d time.Duration) slog.Attr {

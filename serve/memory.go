@@ -89,6 +89,14 @@ func (a *arena) free() {
 	a.blocks, a.reserved = nil, 0
 }
 
+// abandon leaves the memory to whoever still reads it, and to the garbage collector.
+func (a *arena) abandon() {
+	for _, b := range a.blocks {
+		a.m.used.Add(-int64(len(b.buf)))
+	}
+	a.blocks = nil
+}
+
 // drop gives back the block that was allocated last.
 func (a *arena) drop(b *block) {
 	for i := range a.blocks {

@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -142,9 +141,9 @@ func (r *requestReader) requestParameter(key string) (err error) {
 	case key == "priority": // there is one level
 		_, err = r.size(key)
 		return err
-	case key == "sequence_id" || key == "sequence_start" || key == "sequence_end":
+	case isSequence(key):
 		return r.sequence(key)
-	case key == "headers" || strings.HasPrefix(key, "triton_"):
+	case isReserved(key):
 		return r.errorf("the parameter %q is reserved", short(key))
 	}
 	return r.skip() // the caller's own
@@ -167,12 +166,12 @@ func (r *requestReader) sequence(key string) error {
 		some = n != 0
 	}
 	if err == nil && some {
-		return failf(501, "sequences are not supported")
+		return errSequences
 	}
 	return err
 }
 
-// microseconds reads a timeout. What is longer than the server's own is as good as none.
+// microseconds reads a timeout.
 func (r *requestReader) microseconds() (time.Duration, error) {
 	if c := r.peek(); c != '-' && (c < '0' || c > '9') {
 		return 0, r.unexpected("timeout, a number of microseconds,")
@@ -184,8 +183,8 @@ func (r *requestReader) microseconds() (time.Duration, error) {
 	if !n.whole || n.neg && n.mant > 0 {
 		return 0, r.errorf("timeout is not a whole, non-negative number of microseconds")
 	}
-	if v, ok := n.uint64(); ok && v <= uint64(math.MaxInt64/time.Microsecond) {
-		return time.Duration(v) * time.Microsecond, nil
+	if v, ok := n.uint64(); ok {
+		return microseconds(v), nil
 	}
 	return 0, nil
 }
@@ -280,7 +279,7 @@ func (r *requestReader) inputParameter(in *wireInput, key string) (err error) {
 		in.base64 = kind == "base64"
 		return err
 	case strings.HasPrefix(key, "shared_memory_"):
-		return failf(501, "shared memory is not supported: send the data in the request")
+		return errShared
 	}
 	return r.skip()
 }
@@ -349,7 +348,7 @@ func (r *requestReader) outputParameter(o *askedOutput, key string) error {
 		o.top = int(min(n, maxClasses+1))
 		return err
 	case strings.HasPrefix(key, "shared_memory_"):
-		return failf(501, "shared memory is not supported: the data comes in the response")
+		return errShared
 	}
 	return r.skip()
 }

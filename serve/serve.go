@@ -36,6 +36,9 @@ type Options struct {
 	HTTP string
 	// Listener is used instead of listening on HTTP.
 	Listener net.Listener
+	// GRPC is the address to listen on for gRPC. Empty: none. GRPCListener is used instead of listening on it.
+	GRPC         string
+	GRPCListener net.Listener
 	// Metrics is the address of a listener for operators: /metrics, health and profiles. Empty: /metrics is on the HTTP
 	// address. MetricsListener is used instead of listening on it.
 	Metrics         string
@@ -148,6 +151,7 @@ type Server struct {
 
 	ready    atomic.Bool
 	listener net.Listener
+	grpc     net.Listener       // nil: no gRPC
 	metrics  net.Listener       // nil: /metrics is on listener
 	certs    *keys.Certificates // nil: no TLS
 	access   *access
@@ -185,6 +189,11 @@ func New(o Options, models ...Model) (_ *Server, err error) {
 			return nil, err
 		}
 	}
+	if s.grpc = s.opt.GRPCListener; s.grpc == nil && s.opt.GRPC != "" {
+		if s.grpc, err = listen(s.opt.GRPC); err != nil {
+			return nil, err
+		}
+	}
 	if s.metrics = s.opt.MetricsListener; s.metrics == nil && s.opt.Metrics != "" {
 		if s.metrics, err = listen(s.opt.Metrics); err != nil {
 			return nil, err
@@ -200,7 +209,11 @@ func (s *Server) fitConns() {
 	if s.metrics != nil {
 		limit -= min(limit, operators)
 	}
-	if n := fitConns(s.opt.MaxConns, 1, limit); ok && n < s.opt.MaxConns {
+	clients := 1
+	if s.grpc != nil {
+		clients++
+	}
+	if n := fitConns(s.opt.MaxConns, clients, limit); ok && n < s.opt.MaxConns {
 		s.opt.Logger.Warn("fewer connections than wanted, the process may open too few files", "wanted", s.opt.MaxConns, "connections", n, "ulimit", limit)
 		s.opt.MaxConns = n
 	}
@@ -222,6 +235,21 @@ func listen(addr string) (net.Listener, error) {
 // Addr is the address that the server listens on.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
+// GRPCAddr is the address that the server listens on for gRPC, nil where it does not.
+func (s *Server) GRPCAddr() net.Addr {
+	if s.grpc == nil {
+		return nil
+	}
+	return s.grpc.Addr()
+}
+
+// service serves one listener: an http.Server, or one of gRPC in its shape.
+type service interface {
+	Serve(net.Listener) error // http.ErrServerClosed after Shutdown and Close
+	Shutdown(context.Context) error
+	Close() error
+}
+
 // Run serves until ctx is done. Then it turns unready, stops accepting, finishes the requests it has accepted and
 // closes the models. It returns nil after that, and an error when requests were cut at DrainTimeout or serving failed.
 // Cancelling ctx does not cancel requests.
@@ -229,8 +257,19 @@ func (s *Server) Run(ctx context.Context) error {
 	defer func() { s.ready.Store(false) }()
 	work, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(errStop)
-	servers := []*http.Server{s.httpServer(work, s.public, true)}
+	servers := []service{s.httpServer(work, s.public, true)}
 	listeners := []net.Listener{newLimitedListener(s.listener, s.opt.MaxConns)}
+	serving := s.ready.Store
+	if s.grpc != nil {
+		g := newRPC(work, s)
+		serving = func(yes bool) {
+			s.ready.Store(yes)
+			g.setServing(yes)
+		}
+		servers = append(servers, g)
+		listeners = append(listeners, newLimitedListener(s.grpc, s.opt.MaxConns))
+	}
+	clients := servers
 	if s.metrics != nil {
 		servers = append(servers, s.httpServer(work, s.private, false))
 		listeners = append(listeners, newLimitedListener(s.metrics, operators))
@@ -238,7 +277,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group, failed := errgroup.WithContext(ctx)
 	for i, h := range servers {
 		group.Go(func() error {
-			if err := serveOn(h, listeners[i]); !errors.Is(err, http.ErrServerClosed) {
+			if err := h.Serve(listeners[i]); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve: %w", err)
 			}
 			return nil
@@ -247,55 +286,62 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.opt.Source != nil && s.opt.Poll > 0 {
 		group.Go(func() error { s.poll(failed); return nil })
 	}
-	s.ready.Store(true)
+	serving(true)
 	s.warnOfStrangers()
 	s.opt.Logger.Debug("serving", "address", s.Addr().String(), "models", len(*s.catalog.Load()))
 	if s.opt.Ready != nil {
 		s.opt.Ready()
 	}
 	<-failed.Done()
-	s.ready.Store(false)
+	serving(false)
 	if s.opt.Stopping != nil {
 		s.opt.Stopping()
 	}
-	drained := s.drain(ctx, cut, servers)
+	drained := s.drain(ctx, cut, clients, servers[len(clients):])
 	return errors.Join(group.Wait(), drained, s.closeModels())
 }
 
 // goodbye is the time that cut requests have to say so to their clients.
 const goodbye = time.Second
 
-// drain lets accepted requests finish, and cuts those that do not.
-func (s *Server) drain(ctx context.Context, cut context.CancelCauseFunc, servers []*http.Server) error {
+// drain lets accepted requests finish, and cuts those that do not, one group of servers after the other.
+func (s *Server) drain(ctx context.Context, cut context.CancelCauseFunc, groups ...[]service) error {
 	if ctx.Err() != nil && s.opt.DrainDelay > 0 {
 		time.Sleep(s.opt.DrainDelay)
 	}
 	s.opt.Logger.Debug("stopping", "timeout", s.opt.DrainTimeout)
-	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opt.DrainTimeout)
+	ctx = context.WithoutCancel(ctx)
+	limit, cancel := context.WithTimeout(ctx, s.opt.DrainTimeout)
 	defer cancel()
-	var errs []error
-	for _, h := range servers {
-		if err := h.Shutdown(limit); err == nil {
-			continue
+	var errs errorList
+	for _, servers := range groups {
+		var group sync.WaitGroup
+		for _, h := range servers {
+			group.Go(func() {
+				if h.Shutdown(limit) == nil {
+					return
+				}
+				cut(errStop)
+				errs.add(fmt.Errorf("serve: requests were cut after %s", s.opt.DrainTimeout))
+				last, cancel := context.WithTimeout(ctx, goodbye)
+				defer cancel()
+				if h.Shutdown(last) != nil {
+					errs.add(h.Close())
+				}
+			})
 		}
-		cut(errStop)
-		errs = append(errs, fmt.Errorf("serve: requests were cut after %s", s.opt.DrainTimeout))
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
-		if h.Shutdown(last) != nil {
-			errs = append(errs, h.Close())
-		}
-		cancel()
+		group.Wait()
 	}
-	return errors.Join(errs...)
+	return errs.join()
 }
 
 // operators is how many connections the metrics' listener has at once.
 const operators = 16
 
-// maxStreams bounds the requests of one connection of HTTP/2 that are answered at once.
+// maxStreams bounds the requests of one connection of HTTP/2, gRPC's too, that are answered at once.
 const maxStreams = 100
 
-func (s *Server) httpServer(work context.Context, h http.Handler, clients bool) *http.Server {
+func (s *Server) httpServer(work context.Context, h http.Handler, clients bool) webServer {
 	hs := &http.Server{
 		Handler:           h,
 		BaseContext:       func(net.Listener) context.Context { return work },
@@ -308,14 +354,17 @@ func (s *Server) httpServer(work context.Context, h http.Handler, clients bool) 
 	if s.certs != nil {
 		hs.TLSConfig = s.certs.Config(clients, "h2", "http/1.1")
 	}
-	return hs
+	return webServer{hs}
 }
 
-func serveOn(h *http.Server, ln net.Listener) error {
-	if h.TLSConfig != nil {
-		return h.ServeTLS(ln, "", "")
+// webServer serves TLS where it has certificates.
+type webServer struct{ *http.Server }
+
+func (w webServer) Serve(ln net.Listener) error {
+	if w.TLSConfig != nil {
+		return w.ServeTLS(ln, "", "")
 	}
-	return h.Serve(ln)
+	return w.Server.Serve(ln)
 }
 
 // Close frees the port and the models of a server that was not run.
@@ -323,7 +372,7 @@ func (s *Server) Close() error { return errors.Join(s.closeListeners(), s.closeM
 
 func (s *Server) closeListeners() error {
 	var errs []error
-	for _, ln := range []net.Listener{s.listener, s.metrics} {
+	for _, ln := range []net.Listener{s.listener, s.grpc, s.metrics} {
 		if ln != nil {
 			errs = append(errs, ln.Close())
 		}

@@ -1,0 +1,287 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
+
+	"spos/serve/keys"
+	"spos/serve/oippb"
+)
+
+const (
+	// streamWindow is what a client may send of a message before anybody reads it.
+	streamWindow = 64 << 10
+	connWindow   = 1 << 20
+	// maxControl bounds the messages of calls without tensors.
+	maxControl = 256 << 10
+	// A client may ask whether the server is alive this often, the server asks a silent client that often.
+	minPing, pingAfter, pingTimeout = 10 * time.Second, time.Minute, 20 * time.Second
+)
+
+// rpcServer answers the protocol's gRPC form, beside the health and reflection services.
+type rpcServer struct {
+	oippb.UnimplementedGRPCInferenceServiceServer
+	s        *Server
+	grpc     *grpc.Server
+	health   *health.Server
+	routes   map[string]string // by full method name; the only source of labels
+	work     context.Context   // done when requests are cut
+	draining context.Context   // done when streams that wait for nothing end
+	drain    context.CancelFunc
+	conns    connSet
+	open     atomic.Int64 // calls
+}
+
+// rpc is what is known of a call beyond grpc.
+type rpc struct {
+	call
+	method string // as the client wrote it
+	start  time.Time
+	cancel context.CancelCauseFunc // of the call's context
+	sent   int64                   // bytes of its answer
+}
+
+type rpcKey struct{}
+
+// rpcOf is the call that a context belongs to.
+func rpcOf(ctx context.Context) *rpc { return ctx.Value(rpcKey{}).(*rpc) }
+
+// newRPC makes the server. Calls are cancelled when work is done.
+func newRPC(work context.Context, s *Server) *rpcServer {
+	g := &rpcServer{s: s, work: work, health: health.NewServer(), routes: map[string]string{}}
+	g.draining, g.drain = context.WithCancel(work)
+	g.setServing(false)
+	g.grpc = grpc.NewServer(g.options()...)
+	g.grpc.RegisterService(inferenceService(), g)
+	grpc_health_v1.RegisterHealthServer(g.grpc, g.health)
+	reflection.Register(g.grpc)
+	for service, info := range g.grpc.GetServiceInfo() {
+		for _, m := range info.Methods {
+			full := "/" + service + "/" + m.Name
+			g.routes[full] = strings.TrimPrefix(full[1:], oippb.GRPCInferenceService_ServiceDesc.ServiceName+"/")
+		}
+	}
+	return g
+}
+
+// options are the limits, and the one place for credentials and for what every call passes.
+func (g *rpcServer) options() []grpc.ServerOption {
+	o := &g.s.opt
+	creds := insecure.NewCredentials()
+	if g.s.certs != nil {
+		creds = credentials.NewTLS(g.s.certs.Config(true, "h2"))
+	}
+	return []grpc.ServerOption{
+		grpc.Creds(creds),
+		grpc.InTapHandle(g.admit),
+		grpc.UnaryInterceptor(g.unary),
+		grpc.StreamInterceptor(g.stream),
+		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return errMethod }),
+		grpc.ForceServerCodecV2(replyCodec{encoding.GetCodecV2("proto")}),
+		grpc.MaxRecvMsgSize(int(min(o.MaxBody, maxControl))),
+		grpc.MaxHeaderListSize(16 << 10),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connWindow),
+		grpc.ConnectionTimeout(o.HeaderTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: o.IdleTimeout, Time: pingAfter, Timeout: pingTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
+		grpc.WaitForHandlers(true),
+	}
+}
+
+// inferenceService is the service as generated, but for the two calls that carry tensors: grpc would read a whole
+// message into memory before anybody could refuse it.
+func inferenceService() *grpc.ServiceDesc {
+	d := oippb.GRPCInferenceService_ServiceDesc
+	d.Methods, d.Streams = nil, []grpc.StreamDesc{
+		{StreamName: "ModelInfer", ServerStreams: true, Handler: func(srv any, ss grpc.ServerStream) error { return srv.(*rpcServer).modelInfer(ss) }},
+		{StreamName: "ModelStreamInfer", ServerStreams: true, ClientStreams: true, Handler: func(srv any, ss grpc.ServerStream) error { return srv.(*rpcServer).modelStreamInfer(ss) }},
+	}
+	for _, m := range oippb.GRPCInferenceService_ServiceDesc.Methods {
+		if m.MethodName != "ModelInfer" {
+			d.Methods = append(d.Methods, m)
+		}
+	}
+	return &d
+}
+
+// admit sees a call before anything else does, on the goroutine that reads its connection.
+func (g *rpcServer) admit(ctx context.Context, info *tap.Info) (context.Context, error) {
+	r := &rpc{method: info.FullMethodName, start: time.Now(), call: call{route: "unknown"}}
+	r.id = cleanID(strings.Join(info.Header.Get("x-request-id"), ","))
+	if route, ok := g.routes[info.FullMethodName]; ok {
+		r.route = route
+	}
+	ctx = context.WithValue(ctx, rpcKey{}, r)
+	var err error
+	if r.token, err = g.s.access.authorize(g.scopeOf(r.route), info.Header.Get("authorization")); err != nil {
+		g.account(ctx, &r.call, err, 0, time.Since(r.start))
+		return nil, status.Convert(err).Err()
+	}
+	ctx, r.cancel = context.WithCancelCause(ctx)
+	return ctx, nil
+}
+
+// scopeOf is what a call needs: the same as what it is called over HTTP.
+func (g *rpcServer) scopeOf(route string) keys.Scope {
+	switch {
+	case route == "ServerLive" || route == "ServerReady" || strings.HasPrefix(route, grpc_health_v1.Health_ServiceDesc.ServiceName+"/"):
+		route = "ready"
+	case route == "RepositoryModelLoad" || route == "RepositoryModelUnload":
+		route = "load"
+	}
+	return g.s.access.scopeOf(route)
+}
+
+func (g *rpcServer) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (answer any, err error) {
+	r := rpcOf(ctx)
+	if err := grpc.SetHeader(ctx, metadata.Pairs("x-request-id", r.id)); err != nil {
+		return nil, err
+	}
+	err = g.observe(ctx, r, func() (err error) {
+		answer, err = handle(ctx, req)
+		return err
+	})
+	return answer, err
+}
+
+func (g *rpcServer) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	ctx := ss.Context()
+	r := rpcOf(ctx)
+	if err := ss.SetHeader(metadata.Pairs("x-request-id", r.id)); err != nil {
+		return err
+	}
+	if r.route != "ModelInfer" && r.route != "ModelStreamInfer" {
+		// Such as a watch of the health, which would hold up a server that stops.
+		defer context.AfterFunc(g.draining, func() { r.cancel(errStop) })()
+	}
+	return g.observe(ctx, r, func() error { return handle(srv, ss) })
+}
+
+// observe is what every call passes: limits, panics, errors, metrics and the log.
+func (g *rpcServer) observe(ctx context.Context, r *rpc, do func() error) (err error) {
+	s := g.s
+	s.met.inFlight.Inc()
+	defer s.met.inFlight.Dec()
+	defer context.AfterFunc(g.work, func() { r.cancel(errStop) })()
+	defer g.open.Add(-1)
+	defer func() {
+		if p := recover(); p != nil {
+			err = s.panicked(p, r.id)
+		}
+		err = g.answer(&r.call, err)
+		if r.route != "ModelStreamInfer" || err != nil { // whose requests are accounted for one by one
+			g.account(ctx, &r.call, err, r.sent, time.Since(r.start))
+		}
+		if r.found != nil {
+			r.found.release()
+		}
+	}()
+	// What a call may hold before its memory is counted is its window.
+	if g.open.Add(1) > max(s.opt.Memory/streamWindow, 16) {
+		return errMemory
+	}
+	return do()
+}
+
+// answer makes any error one that the client may read, and logs the reason of one that it may not.
+func (g *rpcServer) answer(c *call, err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[interface {
+		error
+		GRPCStatus() *status.Status
+	}](err); ok {
+		return err // ours, or that of grpc and its own services
+	}
+	e := answer(err, c.id)
+	if e.code >= 500 {
+		g.s.opt.Logger.Error("request failed", "request_id", c.id, "model", short(c.model), "err", err)
+	}
+	return e
+}
+
+// account logs and counts a call that is over, or a request of a stream.
+func (g *rpcServer) account(ctx context.Context, c *call, err error, sent int64, took time.Duration) {
+	code := status.Code(err)
+	g.s.met.of(c.found).count(c.route, code.String(), took)
+	level, inference := slog.LevelInfo, c.route == "ModelInfer" || c.route == "ModelStreamInfer"
+	if !inference && (code == codes.OK || code == codes.Canceled) {
+		level = slog.LevelDebug
+	}
+	var who caller
+	if p, ok := peer.FromContext(ctx); ok {
+		who.remote = p.Addr.String()
+		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+			who.certificates = info.State.PeerCertificates
+		}
+	}
+	if md, ok := metadata.FromIncomingContext(ctx); ok {
+		who.agent = strings.Join(md.Get("user-agent"), ",")
+	}
+	g.s.log(ctx, level, c, inference, took, sent, who,
+		slog.String("method", "gRPC"), slog.String("path", printable(rpcOf(ctx).method)), slog.String("route", c.route), slog.String("status", code.String()))
+}
+
+// setServing is what the health service says of the server and of the inference service.
+func (g *rpcServer) setServing(yes bool) {
+	state := grpc_health_v1.HealthCheckResponse_NOT_SERVING
+	if yes {
+		state = grpc_health_v1.HealthCheckResponse_SERVING
+	}
+	g.health.SetServingStatus("", state)
+	g.health.SetServingStatus(oippb.GRPCInferenceService_ServiceDesc.ServiceName, state)
+}
+
+// Serve, Shutdown and Close are those of http.Server.
+
+func (g *rpcServer) Serve(ln net.Listener) error {
+	err := g.grpc.Serve(g.conns.of(ln))
+	if err == nil || errors.Is(err, grpc.ErrServerStopped) {
+		err = http.ErrServerClosed
+	}
+	return err
+}
+
+func (g *rpcServer) Shutdown(ctx context.Context) error {
+	g.drain()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		g.grpc.GracefulStop()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (g *rpcServer) Close() error {
+	g.conns.close() // also those that have not said a word, for which grpc would wait
+	g.grpc.Stop()
+	return nil
+}
