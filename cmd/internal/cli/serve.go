@@ -26,6 +26,7 @@ func OpenRuntime() (*ort.Runtime, error) {
 type serveOptions struct {
 	repository string
 	http       string
+	grpc       string
 	metrics    string
 	queue      int
 	cores      int
@@ -41,10 +42,11 @@ func NewServeCommand() *cobra.Command {
 	var o serveOptions
 	cmd := &cobra.Command{
 		Use:   "serve --repository DIR",
-		Short: "Serve the models of a repository over HTTP",
+		Short: "Serve the models of a repository over HTTP and gRPC",
 		Long: `Serve the models of a repository, DIR/<model>/<version>/model.onnx, over HTTP:
 the Open Inference Protocol (JSON and binary tensors) and, for models that carry
-their preprocessing, pictures at POST /v2/models/<model>/classify.
+their preprocessing, pictures at POST /v2/models/<model>/classify. With --grpc,
+also over gRPC: the same models, checks and errors, with health and reflection.
 
 A model's folder may hold a config.yaml: version policy, labels, mode, queue. With
 --poll, changes of the repository take effect while requests are answered: a new
@@ -60,6 +62,7 @@ version takes over when it has proved to work, and the old one stays when not.`,
 	f := cmd.Flags()
 	f.StringVar(&o.repository, "repository", "", "folder of models")
 	f.StringVar(&o.http, "http", "127.0.0.1:8000", "address to listen on; port 0 takes a free one")
+	f.StringVar(&o.grpc, "grpc", "", "address to listen on for gRPC, such as 127.0.0.1:8001 (default: none)")
 	f.StringVar(&o.metrics, "metrics", "", "address for /metrics alone (default: on the HTTP address)")
 	f.IntVar(&o.queue, "queue", 100, "requests that may wait for a model before the next is refused with 503")
 	f.IntVar(&o.cores, "cores", 0, "cores that all models together keep busy (default: all)")
@@ -109,7 +112,7 @@ func serveFunc(cmd *cobra.Command, o serveOptions) error {
 	}
 	defer repo.Close()
 	srv, err := serve.New(serve.Options{
-		HTTP: o.http, Metrics: o.metrics, Logger: log, Version: Version,
+		HTTP: o.http, GRPC: o.grpc, Metrics: o.metrics, Logger: log, Version: Version,
 		Queue: o.queue, Cores: o.cores, Timeout: o.timeout, DrainTimeout: o.drain,
 		Source: repo, Poll: o.poll, ModelControl: o.control == controlExplicit,
 	}, repo.Models()...)
@@ -117,6 +120,9 @@ func serveFunc(cmd *cobra.Command, o serveOptions) error {
 		return err
 	}
 	log.Info("serving", "address", fmt.Sprintf("http://%v", srv.Addr()), "models", len(repo.Models()), "onnxruntime", rt.Version())
+	if a := srv.GRPCAddr(); a != nil {
+		log.Info("serving gRPC", "address", a.String())
+	}
 	if err := srv.Run(cmd.Context()); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
