@@ -211,19 +211,33 @@ func (s *Server) Load(ctx context.Context, name string) error {
 }
 
 // Unload takes a model out of service until it is loaded again. Requests that have it finish, and then its memory is
-// freed.
+// freed, which Unload waits for a moment.
 func (s *Server) Unload(ctx context.Context, name string) error {
+	slots, err := s.unload(ctx, name)
+	if err != nil {
+		return err
+	}
+	s.opt.Logger.Info("model unloaded", "model", name)
+	for _, sl := range slots {
+		if err := sl.drained(ctx, goodbye); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) unload(ctx context.Context, name string) (map[string]*slot, error) {
 	if s.opt.Source == nil {
-		return errNoSource
+		return nil, errNoSource
 	}
 	done, err := s.edit(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer done()
 	e := (*s.catalog.Load())[name]
 	if e == nil {
-		return failf(http.StatusNotFound, "unknown model %q", short(name))
+		return nil, failf(http.StatusNotFound, "unknown model %q", short(name))
 	}
 	off := *e
 	off.off = true
@@ -231,7 +245,7 @@ func (s *Server) Unload(ctx context.Context, name string) error {
 	s.applied[name] = applied{}
 	for _, sl := range e.slots {
 		if err := sl.take(context.WithoutCancel(ctx)); err != nil {
-			return err
+			return nil, err
 		}
 		sl.mu.Lock()
 		sl.lazy = false
@@ -239,8 +253,7 @@ func (s *Server) Unload(ctx context.Context, name string) error {
 		s.empty(sl, StateUnavailable, "unloaded")
 		sl.give()
 	}
-	s.opt.Logger.Info("model unloaded", "model", name)
-	return nil
+	return e.slots, nil
 }
 
 // poll looks at the source until ctx is done. A change is acted on when it was seen twice, so that files which are

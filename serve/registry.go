@@ -81,27 +81,39 @@ func (s *Server) newVersion(sl *slot, m Model) (*version, error) {
 // lookup finds the model that a request names, by a version, a label, or "" for the one that is served by default,
 // and loads it where it may. The caller must release what it returns. It is for every protocol.
 func (s *Server) lookup(ctx context.Context, name, ver string) (*version, error) {
-	e := (*s.catalog.Load())[name]
-	if e == nil {
-		return nil, failf(http.StatusNotFound, "unknown model %q", short(name))
-	}
-	var sl *slot
-	if ver != "" || len(e.order) == 0 {
-		if sl = e.find(ver); sl == nil {
-			return nil, failf(http.StatusNotFound, "model %q has no version %q, it has %v", short(name), short(ver), e.list())
+	for c := s.catalog.Load(); ; {
+		v, sl, err := c.lookup(name, ver)
+		if v != nil || err != nil {
+			return v, err
 		}
-	} else {
+		// What answers in this snapshot may have been emptied because another answers in the next.
+		next := s.catalog.Load()
+		if next == c {
+			return s.loadLazily(ctx, sl)
+		}
+		c = next
+	}
+}
+
+// lookup returns what is loaded, held, or the slot where it would be.
+func (c catalog) lookup(name, ver string) (*version, *slot, error) {
+	e := c[name]
+	if e == nil {
+		return nil, nil, failf(http.StatusNotFound, "unknown model %q", short(name))
+	}
+	if ver == "" && len(e.order) > 0 {
 		for _, sl := range e.order {
 			if v := sl.acquire(); v != nil {
-				return v, nil
+				return v, sl, nil
 			}
 		}
-		sl = e.order[0]
+		return nil, e.order[0], nil
 	}
-	if v := sl.acquire(); v != nil {
-		return v, nil
+	sl := e.find(ver)
+	if sl == nil {
+		return nil, nil, failf(http.StatusNotFound, "model %q has no version %q, it has %v", short(name), short(ver), e.list())
 	}
-	return s.loadLazily(ctx, sl)
+	return sl.acquire(), sl, nil
 }
 
 // loadLazily is for a request to a version that was not loaded when it came.
@@ -170,7 +182,7 @@ func (sl *slot) notReady() error {
 // loadInto loads a slot, and replaces what is in it only by something that has proved to work. revision is that of
 // the content to expect, for a failure to be remembered by. The caller has the slot's turn.
 func (s *Server) loadInto(ctx context.Context, sl *slot, revision string) error {
-	if err := sl.drained(ctx); err != nil {
+	if err := sl.drained(ctx, s.opt.Timeout); err != nil {
 		return err
 	}
 	if s.closed.Load() {
@@ -192,20 +204,25 @@ func (s *Server) loadInto(ctx context.Context, sl *slot, revision string) error 
 	return nil
 }
 
-// drained waits until what was last in the slot is closed, so that there are never three of one version in memory.
-func (sl *slot) drained(ctx context.Context) error {
+// drained waits until what was last in the slot is closed, so that there are not ever more of one version in memory.
+// It waits no longer than a request may compute: one whose body arrives slowly, or whose answer is read slowly, shall
+// not hold up a new version.
+func (sl *slot) drained(ctx context.Context, most time.Duration) error {
 	sl.mu.Lock()
 	draining := sl.draining
 	sl.mu.Unlock()
 	if draining == nil {
 		return nil
 	}
+	enough := time.NewTimer(most)
+	defer enough.Stop()
 	select {
 	case <-draining:
-		return nil
+	case <-enough.C:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	return nil
 }
 
 // fill puts a version into its slot and drains what was there.
@@ -215,7 +232,7 @@ func (s *Server) fill(sl *slot, v *version) {
 	sl.state, sl.reason, sl.err, sl.revision, sl.tried = StateReady, "", nil, v.info.Revision, time.Now()
 	sl.mu.Unlock()
 	if old != nil {
-		s.retire(sl, old)
+		s.retire(sl, old, StateReady)
 	}
 }
 
@@ -229,8 +246,8 @@ func (sl *slot) fail(err error, revision string) {
 	}
 }
 
-// empty takes what is in the slot out of service. The returned channel is closed when it is closed.
-func (s *Server) empty(sl *slot, state State, reason string) <-chan struct{} {
+// empty takes what is in the slot out of service. The state is reached when the last request has let go of it.
+func (s *Server) empty(sl *slot, state State, reason string) {
 	sl.mu.Lock()
 	old := sl.live.Swap(nil)
 	sl.state, sl.reason, sl.err = state, reason, nil
@@ -238,25 +255,14 @@ func (s *Server) empty(sl *slot, state State, reason string) <-chan struct{} {
 		sl.state = StateUnloading
 	}
 	sl.mu.Unlock()
-	if old == nil {
-		done := make(chan struct{})
-		close(done)
-		return done
+	if old != nil {
+		s.retire(sl, old, state)
 	}
-	done := s.retire(sl, old)
-	s.retiring.Go(func() {
-		<-done
-		sl.mu.Lock()
-		defer sl.mu.Unlock()
-		if sl.state == StateUnloading {
-			sl.state = state
-		}
-	})
-	return done
 }
 
-// retire closes a version that nothing leads to any more when the last request has let go of it.
-func (s *Server) retire(sl *slot, v *version) <-chan struct{} {
+// retire closes a version that nothing leads to any more when the last request has let go of it. Then is the state of
+// a slot that was emptied.
+func (s *Server) retire(sl *slot, v *version, then State) {
 	done := make(chan struct{})
 	sl.mu.Lock()
 	sl.draining = done
@@ -270,13 +276,19 @@ func (s *Server) retire(sl *slot, v *version) <-chan struct{} {
 			s.closeErrs.add(err)
 		}
 		s.met.release(v.met)
+		sl.mu.Lock()
+		defer sl.mu.Unlock()
+		if sl.state == StateUnloading {
+			sl.state = then
+		}
 	})
-	return done
 }
 
 // closeModels takes everything out of service and waits until it is closed.
 func (s *Server) closeModels() error {
 	s.closed.Store(true)
+	s.writer <- struct{}{}
+	defer func() { <-s.writer }()
 	for _, e := range *s.catalog.Load() {
 		for _, sl := range e.slots {
 			sl.turn <- struct{}{} // after a load under way

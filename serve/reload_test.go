@@ -149,8 +149,10 @@ func TestHostileRepository(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "model.onnx")
 	replace(t, secret, dense(2, 1))
 	for path, make := range map[string]func(path string) error{
-		"link/1/model.onnx":  func(p string) error { return os.Symlink(secret, p) },
-		"up/1/model.onnx":    func(p string) error { return os.Symlink("../../../"+filepath.Base(filepath.Dir(secret))+"/model.onnx", p) },
+		"link/1/model.onnx": func(p string) error { return os.Symlink(secret, p) },
+		"up/1/model.onnx": func(p string) error {
+			return os.Symlink("../../../"+filepath.Base(filepath.Dir(secret))+"/model.onnx", p)
+		},
 		"loop/1/model.onnx":  func(p string) error { return os.Symlink("model.onnx", p) },
 		"pipe/1/model.onnx":  fifo,
 		"dir/1/model.onnx":   func(p string) error { return os.Mkdir(p, 0o755) },

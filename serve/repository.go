@@ -46,6 +46,8 @@ type RepositoryOptions struct {
 	Threads map[string]int
 	// Cores is how many threads a model in the mode for latency gets. 0: GOMAXPROCS.
 	Cores int
+	// MayBeEmpty opens a directory in which nothing works, because models will come later.
+	MayBeEmpty bool
 }
 
 // Repository is a directory of models, <model>/<version>/model.onnx with numeric versions, and <model>/config.yaml
@@ -62,8 +64,8 @@ type Repository struct {
 }
 
 // OpenRepository loads the models in dir, of each the versions that its policy wants. A version that cannot be loaded
-// is logged and listed as unavailable; it is an error when that leaves none. The models belong to the server that they
-// are given to.
+// is logged and listed as unavailable; it is an error when that leaves none, unless o.MayBeEmpty. The models belong to
+// the server that they are given to.
 func OpenRepository(ctx context.Context, dir string, o RepositoryOptions) (_ *Repository, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -82,7 +84,7 @@ func OpenRepository(ctx context.Context, dir string, o RepositoryOptions) (_ *Re
 	if err != nil {
 		return nil, fmt.Errorf("serve: read repository %s: %w", dir, err)
 	}
-	if len(found) == 0 {
+	if len(found) == 0 && !o.MayBeEmpty {
 		return nil, fmt.Errorf("serve: no model in %s: it should hold <model>/<version>/%s with a number as version", dir, modelFile)
 	}
 	var bad []error
@@ -99,7 +101,7 @@ func OpenRepository(ctx context.Context, dir string, o RepositoryOptions) (_ *Re
 			return err == nil
 		})
 	}
-	if len(bad) == len(r.models) {
+	if len(bad) == len(r.models) && !o.MayBeEmpty {
 		return nil, fmt.Errorf("serve: no model of %s can be served: %w", dir, errors.Join(bad...))
 	}
 	return r, nil
@@ -173,6 +175,9 @@ func (r *Repository) Scan(context.Context) (map[string]Listing, error) {
 	found := map[string]Listing{}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	maps.DeleteFunc(r.warned, func(name string, _ bool) bool {
+		return !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == name })
+	})
 	for _, e := range entries {
 		name := e.Name()
 		if strings.HasPrefix(name, ".") {

@@ -103,7 +103,10 @@ func serveFunc(cmd *cobra.Command, o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	repo, err := serve.OpenRepository(cmd.Context(), o.repository, serve.RepositoryOptions{Runtime: rt, Logger: log, Threads: o.threads, Cores: o.cores})
+	control := o.control == controlExplicit
+	repo, err := serve.OpenRepository(cmd.Context(), o.repository, serve.RepositoryOptions{
+		Runtime: rt, Logger: log, Threads: o.threads, Cores: o.cores, MayBeEmpty: control || o.poll > 0,
+	})
 	if errors.Is(err, os.ErrNotExist) {
 		return WithHint(err, "put models there as <model>/<version>/model.onnx, for example with `spos export RUN -o "+o.repository+"/my-model/1/model.onnx`")
 	}
@@ -114,7 +117,7 @@ func serveFunc(cmd *cobra.Command, o serveOptions) error {
 	srv, err := serve.New(serve.Options{
 		HTTP: o.http, GRPC: o.grpc, Metrics: o.metrics, Logger: log, Version: Version,
 		Queue: o.queue, Cores: o.cores, Timeout: o.timeout, DrainTimeout: o.drain,
-		Source: repo, Poll: o.poll, ModelControl: o.control == controlExplicit,
+		Source: repo, Poll: o.poll, ModelControl: control,
 	}, repo.Models()...)
 	if err != nil {
 		return err
