@@ -275,6 +275,7 @@ func (s *Server) Run(ctx context.Context) error {
 		listeners = append(listeners, newLimitedListener(s.metrics, operators))
 	}
 	group, failed := errgroup.WithContext(ctx)
+	serving(true) // before the first request can ask
 	for i, h := range servers {
 		group.Go(func() error {
 			if err := h.Serve(listeners[i]); !errors.Is(err, http.ErrServerClosed) {
@@ -286,7 +287,6 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.opt.Source != nil && s.opt.Poll > 0 {
 		group.Go(func() error { s.poll(failed); return nil })
 	}
-	serving(true)
 	s.warnOfStrangers()
 	s.opt.Logger.Debug("serving", "address", s.Addr().String(), "models", len(*s.catalog.Load()))
 	if s.opt.Ready != nil {
