@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/spf13/cobra"
 
@@ -53,7 +54,7 @@ type evalOutcome struct {
 	Images     int       `json:"images"`
 	Top1       float64   `json:"top1"`
 	Top5       float64   `json:"top5"`
-	Loss       float64   `json:"loss"`
+	Loss       *float64  `json:"loss"` // null where it overflowed
 	Confusion  [][]int   `json:"confusion,omitempty"`
 }
 
@@ -92,12 +93,15 @@ func evalFunc(cmd *cobra.Command, path string, o evalOptions) error {
 	if err != nil {
 		return err
 	}
-	out := evalOutcome{r.ckpt.Path, r.space.Name, n.Arch, o.split, a.N, a.Top1, a.Top5, a.Loss, a.Confusion}
+	out := evalOutcome{r.ckpt.Path, r.space.Name, n.Arch, o.split, a.N, a.Top1, a.Top5, nil, a.Confusion}
+	if !math.IsInf(a.Loss, 0) && !math.IsNaN(a.Loss) { // which JSON cannot say
+		out.Loss = &a.Loss
+	}
 	if o.json {
 		return cli.PrintJSON(cmd, out)
 	}
 	w := cmd.OutOrStdout()
-	fmt.Fprintf(w, "%s, %s of %s, %d %s images\ntop-1 %.2f %%, top-5 %.2f %%, loss %.4f\n", out.Checkpoint, out.Arch, out.Space, out.Images, out.Split, 100*out.Top1, 100*out.Top5, out.Loss)
+	fmt.Fprintf(w, "%s, %s of %s, %d %s images\ntop-1 %.2f %%, top-5 %.2f %%, loss %.4f\n", out.Checkpoint, out.Arch, out.Space, out.Images, out.Split, 100*out.Top1, 100*out.Top5, a.Loss)
 	if a.Confusion != nil {
 		fmt.Fprintf(w, "\n%s", confusion("", r.sets.Classes, a.Confusion).PairsTable(5))
 	}
