@@ -3,7 +3,6 @@ package export
 import (
 	"fmt"
 
-	"github.com/google/renameio/v2"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -53,13 +52,4 @@ func metadataKey(field []byte) (string, error) {
 		return "", fmt.Errorf("set metadata: %w: %w", ErrNotONNX, err)
 	}
 	return entry.GetKey(), nil
-}
-
-// WriteFile writes the bytes of a model to a temporary file that replaces path
-// once all of it is on the disk.
-func WriteFile(path string, file []byte) error {
-	if err := renameio.WriteFile(path, file, 0o644); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/google/renameio/v2"
 	"google.golang.org/protobuf/proto"
 
 	"spos/export/onnxpb"
@@ -127,12 +128,11 @@ func Marshal(m *onnxpb.ModelProto) ([]byte, error) {
 	return b, nil
 }
 
-// Write writes the model to a temporary file that replaces path once all of it
-// is on the disk.
-func Write(path string, m *onnxpb.ModelProto) error {
-	b, err := Marshal(m)
-	if err != nil {
+// Write writes the bytes of a model to a temporary file that replaces path once
+// all of it is on the disk.
+func Write(path string, file []byte) error {
+	if err := renameio.WriteFile(path, file, 0o644); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return WriteFile(path, b)
+	return nil
 }

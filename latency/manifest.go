@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // ManifestProtocol is the version of [Manifest] that this package writes and
@@ -104,15 +105,23 @@ func digest(c map[string]string) string {
 	return hex.EncodeToString(h.Sum(nil)[:12])
 }
 
-// Write prints the manifest for people.
+// Write prints the manifest for people. Text out of a file is cleared of
+// control characters.
 func (m Manifest) Write(w io.Writer) error {
-	c := m.Conditions
 	limit := ""
 	if m.Limit != nil {
 		limit = fmt.Sprintf(", limit %g ms", *m.Limit)
 	}
-	_, err := fmt.Fprintf(w, "latency: p50 %g ms (%g–%g) at batch %d%s, %d runs in %d sessions, %s\nmeasured on: %s, %s cores, %s; ONNX Runtime %s, %s, threads %s\n",
+	c := func(key string) string {
+		return strings.Map(func(r rune) rune {
+			if !unicode.IsPrint(r) {
+				return ' '
+			}
+			return r
+		}, cmp.Or(m.Conditions[key], "unknown"))
+	}
+	_, err := fmt.Fprintf(w, "latency      p50 %.4g ms, 95 %% interval %.4g–%.4g, at batch %d%s; %d runs in %d sessions, %q\nmeasured on  %s, %s cores, %s; ONNX Runtime %s, %s, threads %s\n",
 		m.P50, m.Low, m.High, m.Batch, limit, m.Runs, m.Sessions, m.Mode,
-		cmp.Or(c["cpu"], "unknown processor"), c["cores"], c["system"], c["runtime"], c["provider"], c["threads"])
+		c("cpu"), c("cores"), c("system"), c("runtime"), c("provider"), c("threads"))
 	return err
 }

@@ -54,6 +54,14 @@ func TestManifest(t *testing.T) {
 	if d := cmp.Diff(m, back); d != "" {
 		t.Error(d)
 	}
+	m.Conditions["cpu"] = "a\x1b[2Jb"
+	var shown strings.Builder
+	if err := m.Write(&shown); err != nil {
+		t.Fatal(err)
+	}
+	if text := shown.String(); !strings.Contains(text, "p50 4.1 ms, 95 % interval 4.05–4.2, at batch 1, limit 5 ms") || strings.Contains(text, "\x1b") {
+		t.Errorf("shown as %q", text)
+	}
 	if free := latency.NewManifest(measured(), 0); free.Limit != nil {
 		t.Errorf("limit %v where there was none", *free.Limit)
 	}

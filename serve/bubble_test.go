@@ -57,6 +57,7 @@ func (p *pipes) dial(context.Context, string, string) (net.Conn, error) {
 // bubble is a server on pipes and a client of it. The bubble's end proves that no goroutine is left.
 type bubble struct {
 	t      *testing.T
+	server *serve.Server
 	pipes  *pipes
 	client *http.Client
 	stop   context.CancelFunc
@@ -74,6 +75,7 @@ func newBubble(t *testing.T, o serve.Options, models ...serve.Model) *bubble {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.server = s
 	var ctx context.Context
 	ctx, b.stop = context.WithCancel(t.Context())
 	go func() { b.done <- s.Run(ctx) }()

@@ -93,6 +93,8 @@ type version struct {
 	gate  gate
 	met   *modelMetrics
 	stats *stats
+	// differs are the conditions under which the promise of its latency was measured, and that are others here.
+	differs []string
 
 	refs atomic.Int64  // one of the slot's, and one of each request
 	idle chan struct{} // closed when the last is given back

@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"maps"
 	"net/http"
 )
 
@@ -64,11 +63,8 @@ type description struct {
 }
 
 func (s *Server) describe(v *version) *description {
-	properties := maps.Clone(v.info.Properties)
+	properties := v.properties()
 	for label, version := range s.labelsOf(v.info.Name) {
-		if properties == nil {
-			properties = map[string]string{}
-		}
 		properties["label."+label] = version
 	}
 	return &description{v.info.Name, s.versionsOf(v.info.Name), v.info.Platform, listed(v.info.Inputs), listed(v.info.Outputs), properties}

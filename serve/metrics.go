@@ -97,7 +97,8 @@ func (m *requestMetrics) lookup(key outcomeKey) outcomeSeries {
 	return s
 }
 
-func newMetrics(r *prometheus.Registry) (*metrics, error) {
+// newMetrics registers the server's metrics and more collectors.
+func newMetrics(r *prometheus.Registry, more ...prometheus.Collector) (*metrics, error) {
 	all := []prometheus.Collector{}
 	if r == nil {
 		r = prometheus.NewRegistry()
@@ -141,7 +142,7 @@ func newMetrics(r *prometheus.Registry) (*metrics, error) {
 	}
 	m.models = map[[2]string]*modelMetrics{}
 	m.none.init(m, "", "")
-	for _, c := range append(all, m.inFlight, m.panics) {
+	for _, c := range append(append(all, m.inFlight, m.panics), more...) {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

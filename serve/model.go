@@ -53,6 +53,8 @@ type ModelInfo struct {
 	Bytes int64
 	// Revision tells the content that the model was loaded from; see [Listing]. Empty: unknown.
 	Revision string
+	// Promise is the latency that the model was measured to have; nil when it came without.
+	Promise *Promise
 	// Properties are shown in the metadata, such as the architecture and the checkpoint that the model came from.
 	Properties map[string]string
 }

@@ -21,6 +21,7 @@ const (
 	keyLineage    = "spos.lineage"
 	keySpace      = "spos.space"
 	keyArch       = "spos.arch"
+	keyLatency    = "spos.latency"
 
 	knownFormat = "1"
 )
@@ -209,6 +210,12 @@ func (info *ModelInfo) readMetadata(meta map[string]string) error {
 		}
 		for k, v := range lineage {
 			info.Properties["lineage."+k] = v
+		}
+	}
+	if text, ok := meta[keyLatency]; ok {
+		var err error
+		if info.Promise, err = readPromise(text); err != nil {
+			return fmt.Errorf("metadata %s: %w", keyLatency, err)
 		}
 	}
 	for name, key := range map[string]string{"space": keySpace, "arch": keyArch} {

@@ -74,6 +74,7 @@ func (s *Server) newVersion(sl *slot, m Model) (*version, error) {
 	}
 	v.met = s.met.model(sl.name, sl.version)
 	v.gate = gate{cores: s.cores, weight: int64(v.info.Threads), met: v.met}
+	s.hold(v)
 	v.gate.limit = int64(cmp.Or(v.info.Options.Queue, s.opt.Queue)) + int64(s.opt.Cores)/v.gate.weight
 	return v, nil
 }
@@ -231,6 +232,7 @@ func (s *Server) fill(sl *slot, v *version) {
 	old := sl.live.Swap(v)
 	sl.state, sl.reason, sl.err, sl.revision, sl.tried = StateReady, "", nil, v.info.Revision, time.Now()
 	sl.mu.Unlock()
+	sl.stats.watch(&v.info)
 	if old != nil {
 		s.retire(sl, old, StateReady)
 	}

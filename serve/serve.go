@@ -98,6 +98,12 @@ type Options struct {
 	// Ready is called once the server accepts requests, Stopping when it begins to stop. Nil: nothing is called.
 	Ready, Stopping func()
 
+	// Conditions tells what latencies of models depend on when this machine runs them with a number of threads, under
+	// the names that a [Promise] has for them. Nil: promises are not compared.
+	Conditions func(threads int) map[string]string
+	// TritonMetrics adds metrics under the names that Triton has for them, for dashboards made for it.
+	TritonMetrics bool
+
 	// Load loads a version that a model's Versions list and that was not handed to New, when first asked for. Nil:
 	// such versions are not available.
 	Load func(ctx context.Context, name, version string) (Model, error)
@@ -174,7 +180,11 @@ func New(o Options, models ...Model) (_ *Server, err error) {
 	s.memory.limit = s.opt.Memory
 	s.packers = newPackers()
 	s.text.New = func() any { return new(bytes.Buffer) }
-	if s.met, err = newMetrics(s.opt.Registry); err != nil {
+	more := []prometheus.Collector{newLatencyCollector(s)}
+	if s.opt.TritonMetrics {
+		more = append(more, newTritonCollector(s))
+	}
+	if s.met, err = newMetrics(s.opt.Registry, more...); err != nil {
 		return nil, err
 	}
 	first := catalog{}

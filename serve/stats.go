@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,36 @@ type stats struct {
 	success, fail, queue, input, infer, output spent
 	batches                                    sync.Map // of *batchStats by int64
 	sizes                                      atomic.Int64
+	failures                                   [numFailures]atomic.Uint64
+
+	requests, runs window       // of successes; of runs, those of one batch size
+	watched        atomic.Int64 // that size; 0 means 1
+}
+
+// failure is what kept a request from its answer, as far as dashboards tell it apart.
+type failure int
+
+const (
+	failRejected failure = iota // the queue was full, or its wait too long
+	failCanceled                // the client went away
+	failBackend                 // while the model computed
+	failOther                   // such as a request that is wrong
+
+	numFailures = 4
+)
+
+func failureOf(err error) failure {
+	switch e := answer(err, ""); {
+	case e == errRun:
+		return failBackend
+	case e.code == statusClientGone:
+		return failCanceled
+	case e.code == http.StatusServiceUnavailable:
+		return failRejected
+	case e.code >= 500:
+		return failBackend
+	}
+	return failOther
 }
 
 type batchStats struct{ input, infer, output spent }
@@ -39,17 +70,19 @@ func (s *spent) load() Spent { return Spent{s.count.Load(), s.ns.Load()} }
 
 // request counts a request to the version that is over.
 func (s *stats) request(t *spans, err error) {
-	took := time.Duration(0)
-	if !t.start.IsZero() {
-		took = time.Since(t.start)
+	took, end := time.Duration(0), t.end
+	if end.IsZero() {
+		end = time.Now()
 	}
-	if !t.end.IsZero() {
-		took = t.end.Sub(t.start)
+	if !t.start.IsZero() {
+		took = end.Sub(t.start)
 	}
 	if err != nil {
 		s.fail.add(took)
+		s.failures[failureOf(err)].Add(1)
 		return
 	}
+	s.requests.add(end, took)
 	s.inferences.Add(uint64(t.items))
 	s.queue.add(t.queue)
 	s.input.add(t.input)
@@ -62,6 +95,9 @@ func (s *stats) request(t *spans, err error) {
 func (s *stats) execution(batch int64, began time.Time, input, infer, output time.Duration) {
 	s.executions.Add(1)
 	s.last.Store(began.UnixMilli())
+	if batch == max(s.watched.Load(), 1) {
+		s.runs.add(began.Add(input+infer), infer)
+	}
 	b, ok := s.batches.Load(batch)
 	if !ok {
 		if s.sizes.Load() >= maxBatchSizes {
@@ -75,6 +111,16 @@ func (s *stats) execution(batch int64, began time.Time, input, infer, output tim
 	bs.input.add(input)
 	bs.infer.add(infer)
 	bs.output.add(output)
+}
+
+// watch begins to tell how long a version takes that has taken another's place.
+func (s *stats) watch(info *ModelInfo) {
+	s.requests.reset()
+	s.runs.reset()
+	s.watched.Store(1)
+	if info.Promise != nil {
+		s.watched.Store(info.Promise.Batch)
+	}
 }
 
 // read is the values of now, without names.

@@ -13,11 +13,11 @@ import (
 	"spos/cmd/internal/cli"
 	"spos/configs"
 	"spos/export"
-	"spos/export/onnxpb"
 	"spos/internal/arch"
 	"spos/internal/ckpt"
 	"spos/internal/config"
 	"spos/internal/data"
+	"spos/search"
 	"spos/supernet"
 )
 
@@ -40,10 +40,11 @@ func newExportCommand() *cobra.Command {
 as metadata. Before the file appears, its logits in ONNX Runtime are compared with
 libtorch's on images of the data set. Of a supernet, --arch names the net, whose
 batch-norm statistics are recomputed. With --space the graph gets random weights.
+With --latency the file is measured here and says how fast it is.
 
 With --pth the weights of a net or of a whole supernet are written for PyTorch
 instead, under the names of a published code base, which loads them.`,
-		Example: `  spos export work/subnet -o models/shufflenet/1/model.onnx
+		Example: `  spos export work/subnet -o models/shufflenet/1/model.onnx --latency
   spos export work/subnet --pth subnet.pth --dialect mmrazor1
   spos export --space shufflenetv2-spos --arch 21012020202300003233 -o net.onnx`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -73,6 +74,7 @@ instead, under the names of a published code base, which loads them.`,
 	cmd.MarkFlagsOneRequired("output", "pth")
 	cmd.MarkFlagsMutuallyExclusive("output", "pth")
 	cmd.MarkFlagsMutuallyExclusive("space", "pth")
+	cmd.MarkFlagsMutuallyExclusive("latency", "pth")
 	return cmd
 }
 
@@ -83,6 +85,7 @@ type exported struct {
 	Arch  arch.Arch `json:"arch"`
 	Bytes int       `json:"bytes"`
 	*verification
+	LatencyMS *search.Interval `json:"latency_ms,omitempty"`
 }
 
 func exportFunc(cmd *cobra.Command, from string, o exportOptions) error {
@@ -91,7 +94,7 @@ func exportFunc(cmd *cobra.Command, from string, o exportOptions) error {
 		err error
 	)
 	if o.noVerify {
-		out, err = exportUnverified(from, o)
+		out, err = exportUnverified(cmd.Context(), from, o)
 	} else {
 		out, err = exportVerified(cmd.Context(), from, o)
 	}
@@ -110,19 +113,22 @@ func exportFunc(cmd *cobra.Command, from string, o exportOptions) error {
 		}
 		fmt.Fprintf(w, "logits within %.2g of libtorch's on %d %s, same class on %.2f %%\n", out.MaxAbs, out.Images, what, 100*out.Agree)
 	}
+	if l := out.LatencyMS; l != nil {
+		fmt.Fprintf(w, "takes %.3f ms (95 %% interval %.3f–%.3f) on this machine\n", l.P50, l.Low, l.High)
+	}
 	return nil
 }
 
-// build makes the ONNX model of a checkpoint's net.
-func (o exportOptions) build(c *ckpt.Checkpoint, n *arch.Net, stats export.Stats) (*onnxpb.ModelProto, []byte, error) {
+// build makes the ONNX file of a checkpoint's net.
+func (o exportOptions) build(c *ckpt.Checkpoint, n *arch.Net, stats export.Stats) ([]byte, error) {
 	f, err := c.Model()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer f.Close()
 	digest, err := ckpt.Digest(c.ModelPath())
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	m, err := export.Model(n, f, export.Options{
 		Batch: o.random.Batch, Opset: o.random.Opset, Stats: stats, Version: cli.Version,
@@ -133,20 +139,33 @@ func (o exportOptions) build(c *ckpt.Checkpoint, n *arch.Net, stats export.Stats
 		},
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	text, err := export.Marshal(m)
-	return m, text, err
+	return export.Marshal(m)
 }
 
-func (o exportOptions) write(m *onnxpb.ModelProto) error {
+// write measures the file where that was asked for, and writes it.
+func (o exportOptions) write(ctx context.Context, n *arch.Net, file []byte, v *verification) (exported, error) {
+	out := exported{Path: o.out, Space: n.Space, Arch: n.Arch, verification: v}
+	if o.random.Latency {
+		rt, err := cli.OpenRuntime()
+		if err != nil {
+			return exported{}, err
+		}
+		stamped, r, err := cli.MeasurePromise(ctx, rt, o.out, file, o.random.Batch)
+		if err != nil {
+			return exported{}, err
+		}
+		file, out.LatencyMS = stamped, new(interval(r.Estimate))
+	}
+	out.Bytes = len(file)
 	if err := os.MkdirAll(filepath.Dir(o.out), 0o755); err != nil {
-		return err
+		return exported{}, err
 	}
-	return export.Write(o.out, m)
+	return out, export.Write(o.out, file)
 }
 
-func exportUnverified(from string, o exportOptions) (exported, error) {
+func exportUnverified(ctx context.Context, from string, o exportOptions) (exported, error) {
 	c, err := ckpt.Find(from)
 	if err != nil {
 		return exported{}, err
@@ -162,11 +181,11 @@ func exportUnverified(from string, o exportOptions) (exported, error) {
 	if err != nil {
 		return exported{}, err
 	}
-	m, text, err := o.build(c, n, nil)
+	file, err := o.build(c, n, nil)
 	if err != nil {
 		return exported{}, err
 	}
-	return exported{Path: o.out, Space: n.Space, Arch: n.Arch, Bytes: len(text)}, o.write(m)
+	return o.write(ctx, n, file, nil)
 }
 
 func exportVerified(ctx context.Context, from string, o exportOptions) (exported, error) {
@@ -240,7 +259,7 @@ func exportModel(ctx context.Context, r *restored, m *supernet.Supernet, n *arch
 	if stats != nil {
 		override = moments(stats)
 	}
-	model, text, err := o.build(r.ckpt, n, override)
+	text, err := o.build(r.ckpt, n, override)
 	if err != nil {
 		return exported{}, err
 	}
@@ -262,7 +281,7 @@ func exportModel(ctx context.Context, r *restored, m *supernet.Supernet, n *arch
 		return exported{}, err
 	}
 	v.Noise = r.sets == nil
-	return exported{Path: o.out, Space: n.Space, Arch: n.Arch, Bytes: len(text), verification: &v}, o.write(model)
+	return o.write(ctx, n, text, &v)
 }
 
 // moments lets export read a supernet's statistics.

@@ -15,7 +15,7 @@ func TestServeReadsWhatExportWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{export.KeyFormat, export.KeySpace, export.KeyArch, export.KeyPreprocess, export.KeyLabels, export.KeyLineage} {
+	for _, key := range []string{export.KeyFormat, export.KeySpace, export.KeyArch, export.KeyPreprocess, export.KeyLabels, export.KeyLineage, export.KeyLatency} {
 		if !strings.Contains(string(text), `"`+key+`"`) {
 			t.Errorf("serve does not read %s", key)
 		}

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"spos/export"
+	"spos/latency"
 )
 
 // NewInspectCommand is `inspect`.
@@ -28,9 +31,28 @@ compared with the net they say they hold.`,
 			if asJSON {
 				return PrintJSON(cmd, s)
 			}
-			return s.Write(cmd.OutOrStdout())
+			if err := s.Write(cmd.OutOrStdout()); err != nil {
+				return err
+			}
+			return writePromise(cmd, s.Metadata)
 		},
 	}
 	jsonFlag(cmd, &asJSON)
 	return cmd
+}
+
+// writePromise prints the latency that a file's metadata holds, if it does.
+func writePromise(cmd *cobra.Command, metadata map[string]string) error {
+	text, ok := metadata[export.KeyLatency]
+	if !ok {
+		return nil
+	}
+	w := cmd.OutOrStdout()
+	fmt.Fprintln(w)
+	m, err := latency.ParseManifest(text)
+	if err != nil {
+		_, err = fmt.Fprintf(w, "latency      not understood: %v\n", err)
+		return err
+	}
+	return m.Write(w)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"spos/export"
 	"spos/latency"
 )
 
@@ -29,6 +30,8 @@ type measureOptions struct {
 	runs     int
 	sessions int
 	noPin    bool
+	noSpin   bool
+	store    bool
 }
 
 func newLatencyMeasureCommand() *cobra.Command {
@@ -38,9 +41,13 @@ func newLatencyMeasureCommand() *cobra.Command {
 		Short: "Measure models with ONNX Runtime, with an interval and what disturbed it",
 		Long: `Measure models with ONNX Runtime as this machine would serve them: warmed up until
 times settle, sessions of all models in turn so that drift hits all alike, a 95 %
-interval, and warnings in words about what was wrong with the machine.`,
+interval, and warnings in words about what was wrong with the machine.
+
+With --store the result is kept in each file's metadata: spos serve shows it beside
+the latency that it serves, and says when this is not the machine it was measured on.`,
 		Example: `  spos latency measure a.onnx b.onnx
-  spos latency measure model.onnx --mode paced --gap 20ms --json`,
+  spos latency measure model.onnx --mode paced --gap 20ms --json
+  spos latency measure models/shufflenet/1/model.onnx --store`,
 		Args: cobra.MinimumNArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"onnx"}, cobra.ShellCompDirectiveFilterFileExt
@@ -60,6 +67,8 @@ interval, and warnings in words about what was wrong with the machine.`,
 	f.IntVar(&o.runs, "runs", 0, "timed runs of a session, at least (default: the protocol's)")
 	f.IntVar(&o.sessions, "sessions", 0, "sessions of a model (default: the protocol's)")
 	f.BoolVar(&o.noPin, "no-pin", false, "do not bind threads to processors")
+	f.BoolVar(&o.noSpin, "no-spin", false, "idle threads sleep, as they do under spos serve")
+	f.BoolVar(&o.store, "store", false, "keep the result in the files' metadata")
 	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"hot", "paced", "cold"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -70,6 +79,9 @@ func (o measureOptions) protocol() latency.Protocol {
 		p = latency.Screening()
 	}
 	p.Mode, p.Gap, p.Threads, p.Batch, p.Pin = latency.Mode(o.mode), o.gap, o.threads, o.batch, !o.noPin
+	if o.noSpin {
+		p.Session.Spinning = new(false)
+	}
 	if o.runs > 0 {
 		p.Runs = o.runs
 	}
@@ -96,6 +108,11 @@ func latencyMeasureFunc(cmd *cobra.Command, paths []string, o measureOptions) er
 	if err != nil {
 		return err
 	}
+	if o.store {
+		if err := storeLatency(paths, models, results); err != nil {
+			return err
+		}
+	}
 	if !o.json {
 		return latency.Write(cmd.OutOrStdout(), results)
 	}
@@ -105,4 +122,18 @@ func latencyMeasureFunc(cmd *cobra.Command, paths []string, o measureOptions) er
 		}
 	}
 	return PrintJSON(cmd, results)
+}
+
+// storeLatency writes the results into the files that were measured.
+func storeLatency(paths []string, models []latency.Model, results []latency.Result) error {
+	for i, path := range paths {
+		file, err := Promise(models[i].Bytes, results[i], 0)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if err := export.Write(path, file); err != nil {
+			return err
+		}
+	}
+	return nil
 }
