@@ -40,9 +40,10 @@ func (g *rpcServer) ModelMetadata(ctx context.Context, r *oippb.ModelMetadataReq
 	if err != nil {
 		return nil, err
 	}
+	d := g.s.describe(v)
 	return &oippb.ModelMetadataResponse{
-		Name: v.info.Name, Versions: g.s.versionsOf(v.info.Name), Platform: v.info.Platform,
-		Inputs: rpcTensors(v.info.Inputs), Outputs: rpcTensors(v.info.Outputs), Properties: v.info.Properties,
+		Name: d.Name, Versions: d.Versions, Platform: d.Platform,
+		Inputs: rpcTensors(v.info.Inputs), Outputs: rpcTensors(v.info.Outputs), Properties: d.Properties,
 	}, nil
 }
 
