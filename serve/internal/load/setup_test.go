@@ -1,0 +1,159 @@
+package load_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"image"
+	"image/color"
+	"image/jpeg"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"spos/internal/imaging"
+	"spos/internal/native"
+	"spos/internal/ort"
+	"spos/serve/internal/load"
+)
+
+// recipe is how published networks of this class see a picture.
+var recipe = imaging.Recipe{Height: 224, Width: 224, ShortSide: 256, Mean: []float32{.485, .456, .406}, Std: []float32{.229, .224, .225}}
+
+// program is spos-edge, built for the tests of this package.
+func program(t testing.TB) string {
+	t.Helper()
+	if *server != "" {
+		return *server
+	}
+	path := filepath.Join(t.TempDir(), "spos-edge")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "spos/cmd/spos-edge").CombinedOutput(); err != nil {
+		t.Fatalf("build spos-edge: %v: %s", err, out)
+	}
+	return path
+}
+
+// library is ONNX Runtime, without which there is nothing to serve.
+func library(t testing.TB) *ort.Runtime {
+	t.Helper()
+	path, err := native.ONNXRuntime()
+	if err != nil {
+		t.Skip(err)
+	}
+	rt, err := ort.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rt
+}
+
+// shuffle is a ShuffleNetV2 of random weights that knows how to look at pictures, as a repository's only model.
+func shuffle(t testing.TB, edge string) (repository, model string) {
+	t.Helper()
+	repository = t.TempDir()
+	model = filepath.Join(repository, "shuffle", "1", "model.onnx")
+	if err := os.MkdirAll(filepath.Dir(model), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), edge, "export", "--space", "shufflenetv2-mmrazor", "--arch", "spos-mmrazor", "-o", model).CombinedOutput(); err != nil {
+		t.Fatalf("export: %v: %s", err, out)
+	}
+	text, err := json.Marshal(recipe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	annotate(t, model, "spos.preprocess", string(text))
+	return repository, model
+}
+
+// annotate adds to a model's metadata: parts of a repeated field may stand anywhere in a message.
+func annotate(t testing.TB, model, key, value string) {
+	t.Helper()
+	const metadataProps = 14 // of ModelProto
+	var entry []byte
+	for i, s := range []string{key, value} {
+		entry = protowire.AppendString(protowire.AppendTag(entry, protowire.Number(i+1), protowire.BytesType), s)
+	}
+	f, err := os.OpenFile(model, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(protowire.AppendBytes(protowire.AppendTag(nil, metadataProps, protowire.BytesType), entry)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// picture is a photograph's worth of detail, 640×480.
+func picture(t testing.TB) []byte {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(1, 2))
+	img := image.NewRGBA(image.Rect(0, 0, 640, 480))
+	for y := range 480 {
+		for x := range 640 {
+			wave := func(a, b float64) uint8 {
+				return uint8(110 + 70*math.Sin(float64(x)/a)*math.Cos(float64(y)/b) + 30*rng.Float64())
+			}
+			img.SetRGBA(x, y, color.RGBA{wave(31, 47), wave(19, 83), wave(57, 23), 255})
+		}
+	}
+	var b bytes.Buffer
+	if err := jpeg.Encode(&b, img, &jpeg.Options{Quality: 85}); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// pixels is a network's input in [0, 1).
+func pixels() []byte {
+	rng := rand.New(rand.NewPCG(3, 4))
+	b := make([]byte, 0, 4*3*224*224)
+	for range 3 * 224 * 224 {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(rng.Float32()))
+	}
+	return b
+}
+
+// Clients of the model called shuffle.
+
+func raw(addr string, input []byte) load.Dial {
+	return load.HTTP(addr, "/v2/models/shuffle/infer", http.Header{"Inference-Header-Content-Length": {"0"}}, input)
+}
+
+func inJSON(addr string, input []byte) load.Dial {
+	b := []byte(`{"inputs":[{"name":"input","datatype":"FP32","shape":[1,3,224,224],"data":[`)
+	for i := 0; i < len(input); i += 4 {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendFloat(b, float64(math.Float32frombits(binary.LittleEndian.Uint32(input[i:]))), 'g', -1, 32)
+	}
+	b = append(b, "]}]}"...)
+	return load.HTTP(addr, "/v2/models/shuffle/infer", http.Header{"Content-Type": {"application/json"}}, b)
+}
+
+func classify(addr string, jpeg []byte) load.Dial {
+	return load.HTTP(addr, "/v2/models/shuffle/classify", http.Header{"Content-Type": {"image/jpeg"}}, jpeg)
+}
+
+// decoded is a picture's way to a network's input.
+func decoded(t testing.TB, data []byte, into []float32) {
+	t.Helper()
+	img, err := imaging.Decode(data, imaging.Limits{Bytes: 16 << 20, Pixels: 40e6})
+	if err == nil {
+		err = recipe.Apply(img, into)
+	}
+	if err != nil {
+		t.Fatal(fmt.Errorf("decode: %w", err))
+	}
+}
