@@ -22,6 +22,7 @@ import (
 var (
 	measure = flag.Bool("measure", false, "measure a server under load, for minutes")
 	server  = flag.String("server", "", "spos-edge to measure (default: one that is built from this source)")
+	network = flag.String("model", "", "ONNX file of a network of 224×224 pictures to measure with (default: a ShuffleNetV2)")
 	length  = flag.Duration("length", 5*time.Second, "time of one measurement")
 	storm   = flag.Duration("storm", 60*time.Second, "time of one measurement of overload")
 	repeats = flag.Int("repeats", 5, "how often measurements that are compared take turns")
