@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync/atomic"
@@ -18,43 +19,88 @@ type gate struct {
 	cores  *semaphore.Weighted
 	weight int64 // cores that one Run keeps busy
 	limit  int64 // waiting and running
+	atWork int64 // of those, the most that run at once
 	inside atomic.Int64
+	pace   pace
 	met    *modelMetrics
 }
 
-// refuse answers at once for what enter would refuse, so that a body need not be read first.
+// queueUp gives a version its gate, and its batcher where it is to have one.
+func (s *Server) queueUp(v *version) {
+	o := v.info.Options
+	v.gate = gate{cores: s.cores, weight: int64(v.info.Threads), met: v.met}
+	v.gate.atWork = int64(s.opt.Cores) / v.gate.weight * int64(max(o.Batching.Max, 1))
+	v.gate.limit = int64(cmp.Or(o.Queue, s.opt.Queue)) + v.gate.atWork
+	v.batcher = newBatcher(v, &s.memory)
+}
+
+// refuse answers at once for what admit would refuse, so that a body need not be read first.
 func (g *gate) refuse() error {
 	if g.inside.Load() < g.limit {
 		return nil
 	}
-	g.met.rejected("queue_full")
-	return errBusy
+	return g.busy()
 }
 
-// enter waits for cores until ctx is done and returns the function that gives them back. It refuses at once when
-// the queue is full.
-func (g *gate) enter(ctx context.Context) (leave func(), err error) {
+// busy is the refusal, and when to come again: by then, what is inside now will be done.
+func (g *gate) busy() error {
+	g.met.rejected("queue_full")
+	e := *errBusy
+	e.retry = g.pace.mean() * time.Duration(g.limit) / time.Duration(g.atWork)
+	return &e
+}
+
+// admit takes a place for a request, until leave. It refuses at once when the queue is full.
+func (g *gate) admit() error {
 	if g.inside.Add(1) > g.limit {
-		g.inside.Add(-1)
-		g.met.rejected("queue_full")
-		return nil, errBusy
+		g.leave()
+		return g.busy()
 	}
+	return nil
+}
+
+func (g *gate) leave() { g.inside.Add(-1) }
+
+// wait takes the cores of one Run, until release. It returns ctx's error when that is done before.
+func (g *gate) wait(ctx context.Context) error { return g.cores.Acquire(ctx, g.weight) }
+
+func (g *gate) release() { g.cores.Release(g.weight) }
+
+// enter is wait for a request that is run by itself, and notes what it waited.
+func (g *gate) enter(ctx context.Context) (waited time.Duration, err error) {
 	g.met.queued.Inc()
 	start := time.Now()
-	err = g.cores.Acquire(ctx, g.weight)
+	err = g.wait(ctx)
+	waited = time.Since(start)
 	g.met.queued.Dec()
-	g.met.queue.Observe(time.Since(start).Seconds())
+	g.met.queue.Observe(waited.Seconds())
 	if err != nil {
-		g.inside.Add(-1)
-		return nil, g.lost(ctx, errQueued)
+		return waited, g.lost(ctx, errQueued)
 	}
 	g.met.running.Inc()
-	return func() {
-		g.met.running.Dec()
-		g.cores.Release(g.weight)
-		g.inside.Add(-1)
-	}, nil
+	return waited, nil
 }
+
+// exit is the end of enter.
+func (g *gate) exit() {
+	g.met.running.Dec()
+	g.release()
+}
+
+// pace is how long the latest Runs took, in the mean.
+type pace struct{ ns atomic.Int64 }
+
+// add counts a Run. Two at once may count as one.
+func (p *pace) add(took time.Duration) {
+	const of = 8 // the weight of all before
+	old := p.ns.Load()
+	if old == 0 {
+		old = int64(took)
+	}
+	p.ns.Store(old + (int64(took)-old)/of)
+}
+
+func (p *pace) mean() time.Duration { return time.Duration(p.ns.Load()) }
 
 // lost says why ctx is done: late is the answer when its deadline passed.
 func (g *gate) lost(ctx context.Context, late error) error {
@@ -73,16 +119,4 @@ func (g *gate) lost(ctx context.Context, late error) error {
 		g.met.rejected("client_gone")
 		return errGone
 	}
-}
-
-// run is one Run inside the gate. It notes its time.
-func (v *version) run(ctx context.Context, in, out []Tensor, t *spans) error {
-	start := time.Now()
-	err := v.model.Run(ctx, in, out)
-	t.infer = time.Since(start)
-	v.met.compute.Observe(t.infer.Seconds())
-	if err != nil && ctx.Err() != nil {
-		return v.gate.lost(ctx, errRun)
-	}
-	return err
 }

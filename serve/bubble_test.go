@@ -91,6 +91,9 @@ func (b *bubble) finish() {
 	if err := <-b.done; err != nil {
 		b.t.Errorf("Run: %v", err)
 	}
+	if held := serve.Held(b.server); held != 0 {
+		b.t.Errorf("%d bytes of requests are held after all of them", held)
+	}
 }
 
 type outcome struct {

@@ -91,8 +91,10 @@ type version struct {
 	info  ModelInfo
 	model Model
 	gate  gate
-	met   *modelMetrics
-	stats *stats
+	// batcher is nil where requests are run one by one.
+	batcher *batcher
+	met     *modelMetrics
+	stats   *stats
 	// differs are the conditions under which the promise of its latency was measured, and that are others here.
 	differs []string
 

@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -26,6 +28,8 @@ type httpError struct {
 	allow string
 	// challenge is the value of the WWW-Authenticate header of a 401 or 403.
 	challenge string
+	// retry is when to ask again after a 503; 0: soon.
+	retry time.Duration
 }
 
 func (e *httpError) Error() string { return e.msg }
@@ -125,4 +129,9 @@ func isCorrupt(err error) bool {
 		}
 	}
 	return false
+}
+
+// seconds is the value of a Retry-After header: whole seconds, at least one, and no more than anybody would wait.
+func seconds(d time.Duration) string {
+	return strconv.Itoa(min(max(int((d+time.Second-1)/time.Second), 1), 60))
 }

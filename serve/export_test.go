@@ -72,3 +72,13 @@ func addr(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))
 func Classifier() Model { return classifier() }
 
 func SeedImages(t testing.TB) map[string][]byte { return seedImages(t) }
+
+// WithBatching is a model of this file with other options.
+func WithBatching(m Model, b Batching) Model {
+	f := *m.(*function)
+	f.info.Options.Batching = b
+	return &f
+}
+
+// Held is the memory of the requests in flight.
+func Held(s *Server) int64 { return s.memory.used.Load() }

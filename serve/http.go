@@ -213,7 +213,7 @@ func (s *Server) fail(w *recorder, r *http.Request, err error, c *call) {
 	}
 	switch e.code {
 	case http.StatusServiceUnavailable:
-		h.Set("Retry-After", "1")
+		h.Set("Retry-After", seconds(e.retry))
 	case http.StatusRequestTimeout:
 		h.Set("Connection", "close")
 	case http.StatusUnsupportedMediaType:

@@ -59,46 +59,26 @@ func (s *Server) deadline(v *version, asked time.Duration) time.Duration {
 	return min(cmp.Or(asked, v.info.Options.Timeout, s.opt.Timeout), s.opt.Timeout)
 }
 
-// compute waits at the gate and runs the model.
-func (v *version) compute(ctx context.Context, req *inferRequest, mem *arena, t *spans) ([]Tensor, error) {
+// compute waits for its turn and runs the model, with other requests where the model's options have it so.
+func (v *version) compute(ctx context.Context, req *inferRequest, mem *arena, t *spans) (out []Tensor, err error) {
 	items, most := v.batch(req.inputs), int64(v.info.Options.Batch)
 	if most > 0 && items > most {
 		return nil, badRequest("a batch of %d is more than the model's %d", items, most)
 	}
-	came := time.Now()
-	leave, err := v.gate.enter(ctx)
+	if err := v.gate.admit(); err != nil {
+		return nil, err
+	}
+	defer v.gate.leave()
+	if v.batcher != nil {
+		out, err = v.batcher.compute(ctx, req, mem, t)
+	} else {
+		out, err = v.alone(ctx, req, mem, t)
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
-	entered := time.Now()
-	t.queue = entered.Sub(came)
-	in := req.inputs
-	if req.pictures != nil {
-		t, err := v.develop(ctx, req, mem)
-		if err != nil {
-			return nil, err
-		}
-		in = []Tensor{t}
-	}
-	out := make([]Tensor, len(req.outputs))
-	for i, o := range req.outputs {
-		out[i] = Tensor{Name: o.Name, Type: o.Type}
-		if size := outputSize(o.TensorInfo, in); size > 0 {
-			buf, err := mem.alloc(size)
-			if err != nil {
-				return nil, err
-			}
-			out[i].Data = buf[:0]
-		}
-	}
-	t.input = time.Since(entered)
-	if err := v.run(ctx, in, out, t); err != nil {
-		return nil, err
-	}
 	t.items = items
-	v.stats.execution(t.items, entered, t.input, t.infer, 0)
-	v.met.inferences.Add(float64(t.items))
+	v.met.inferences.Add(float64(items))
 	for i, want := range req.outputs {
 		if err := checkOutput(out[i], want); err != nil {
 			return nil, err
@@ -110,6 +90,61 @@ func (v *version) compute(ctx context.Context, req *inferRequest, mem *arena, t 
 		}
 	}
 	return out, nil
+}
+
+// alone waits at the gate and runs the model on one request.
+func (v *version) alone(ctx context.Context, req *inferRequest, mem *arena, t *spans) (out []Tensor, err error) {
+	waited, err := v.gate.enter(ctx)
+	t.queue += waited
+	if err != nil {
+		return nil, err
+	}
+	defer v.gate.exit()
+	entered := time.Now()
+	in, err := v.develop(ctx, req, mem)
+	if err != nil {
+		return nil, err
+	}
+	if out, err = v.outputs(in, req.outputs, mem); err != nil {
+		return nil, err
+	}
+	t.input += time.Since(entered)
+	if t.infer, err = v.run(ctx, in, out); err != nil {
+		if ctx.Err() != nil {
+			err = v.gate.lost(ctx, errRun)
+		}
+		return nil, err
+	}
+	v.stats.execution(v.batch(in), entered, t.input, t.infer, 0)
+	return out, nil
+}
+
+// outputs are places for what is wanted, with memory where the size can be told.
+func (v *version) outputs(in []Tensor, wants []wantedOutput, mem *arena) ([]Tensor, error) {
+	out := make([]Tensor, len(wants))
+	for i, o := range wants {
+		out[i] = Tensor{Name: o.Name, Type: o.Type}
+		if size := outputSize(o.TensorInfo, in); size > 0 {
+			buf, err := mem.alloc(size)
+			if err != nil {
+				return nil, err
+			}
+			out[i].Data = buf[:0]
+		}
+	}
+	return out, nil
+}
+
+// run is one Run inside the gate, and its time.
+func (v *version) run(ctx context.Context, in, out []Tensor) (time.Duration, error) {
+	start := time.Now()
+	err := v.model.Run(ctx, in, out)
+	took := time.Since(start)
+	v.met.compute.Observe(took.Seconds())
+	if err == nil {
+		v.gate.pace.add(took)
+	}
+	return took, err
 }
 
 // outputSize guesses the bytes of an output, taking a variable first dimension for the batch; 0 is no guess.

@@ -2,19 +2,23 @@ package serve_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"image"
 	"log/slog"
 	"maps"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"spos/internal/imaging"
 	"spos/internal/native"
@@ -316,4 +320,63 @@ func benchmarkModel() string {
 		return path
 	}
 	return "testdata/picture.onnx"
+}
+
+// TestBatchingEqualsSingleRuns sends each of several requests to a model by itself, and all of them to the same model as
+// one batch. Kernels may add in another order for a batch: a few units in the last place.
+func TestBatchingEqualsSingleRuns(t *testing.T) {
+	dir := repository(t, map[string]string{"one/1": benchmarkModel(), "many/1": benchmarkModel()})
+	if err := os.WriteFile(filepath.Join(dir, "many", "config.yaml"), []byte("batching: {max: 8, delay: 1m, preferred: [5]}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	url := startONNX(t, dir, serve.Options{Timeout: time.Hour}, quiet())
+	rng := rand.New(rand.NewPCG(1, 1))
+	ask := func(model string, body []byte) []float32 {
+		r := send(t, "POST", url+"/v2/models/"+model+"/infer", map[string]string{lengthHeader: "0"}, body)
+		n, err := strconv.Atoi(r.header.Get(lengthHeader))
+		if r.code != 200 || err != nil {
+			t.Errorf("%s: %d %s", model, r.code, r.body)
+			return nil
+		}
+		values := make([]float32, (len(r.body)-n)/4)
+		if _, err := binary.Decode(r.body[n:], binary.LittleEndian, values); err != nil {
+			t.Error(err)
+		}
+		return values
+	}
+	var bodies [4][]byte
+	var alone, together [4][]float32
+	for i := range bodies {
+		for range (1 + i/3) * 3 * 224 * 224 { // the last is of two pictures
+			bodies[i] = binary.LittleEndian.AppendUint32(bodies[i], math.Float32bits(rng.Float32()))
+		}
+		alone[i] = ask("one", bodies[i])
+	}
+	var group sync.WaitGroup
+	for i := range bodies {
+		group.Go(func() { together[i] = ask("many", bodies[i]) })
+	}
+	group.Wait()
+	exact := true
+	for i := range bodies {
+		if len(alone[i]) == 0 || len(alone[i]) != len(together[i]) {
+			t.Fatalf("request %d: %d values alone, %d in a batch", i, len(alone[i]), len(together[i]))
+		}
+		for j, a := range alone[i] {
+			b := together[i][j]
+			exact = exact && a == b
+			if diff := math.Abs(float64(a - b)); diff > 1e-5*max(1, math.Abs(float64(a))) {
+				t.Fatalf("request %d, value %d: %v alone, %v in a batch", i, j, a, b)
+			}
+		}
+	}
+	t.Logf("equal to the last bit: %v", exact)
+	stats := send(t, "GET", url+"/v2/models/many/stats", nil, nil)
+	if !strings.Contains(string(stats.body), `"execution_count":1,`) || !strings.Contains(string(stats.body), `"batch_size":5,`) {
+		t.Errorf("the batch was not one run: %s", stats.body)
+	}
+	config := send(t, "GET", url+"/v2/models/many/config", nil, nil)
+	if !strings.Contains(string(config.body), `"dynamic_batching":{"preferred_batch_size":[5],"max_queue_delay_microseconds":60000000}`) {
+		t.Errorf("its configuration: %s", config.body)
+	}
 }

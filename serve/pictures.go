@@ -97,8 +97,16 @@ func (r *inferRequest) blame(i int, err error) error {
 	return fmt.Errorf("picture %d: %w", i, err)
 }
 
-// develop makes the model's input of pictures whose headers have passed.
-func (v *version) develop(ctx context.Context, req *inferRequest, mem *arena) (Tensor, error) {
+// develop is the model's inputs, made of pictures whose headers have passed where the request has some.
+func (v *version) develop(ctx context.Context, req *inferRequest, mem *arena) ([]Tensor, error) {
+	if req.pictures == nil {
+		return req.inputs, nil
+	}
+	t, err := v.developAll(ctx, req, mem)
+	return []Tensor{t}, err
+}
+
+func (v *version) developAll(ctx context.Context, req *inferRequest, mem *arena) (Tensor, error) {
 	start := time.Now()
 	shape := v.info.Recipe.Shape()
 	if shape.H == 0 {

@@ -111,6 +111,9 @@ func (s *Server) configOf(v *version) *ModelConfig {
 		MaxBatch: s.maxBatch(info), Inputs: []ConfigInput{}, Outputs: []ConfigOutput{},
 		Instances: []ConfigInstance{{info.Name, "KIND_CPU", int64(s.opt.Cores) / v.gate.weight}},
 	}
+	if v.batcher != nil {
+		c.Batching = &ConfigBatching{v.batcher.preferred, uint64(v.batcher.delay.Microseconds())}
+	}
 	dims := func(t TensorInfo) []int64 {
 		shape := listed([]TensorInfo{t})[0].Shape
 		if c.MaxBatch > 0 {

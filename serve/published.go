@@ -76,6 +76,8 @@ type ModelConfig struct {
 	Inputs    []ConfigInput    `json:"input"`
 	Outputs   []ConfigOutput   `json:"output"`
 	Instances []ConfigInstance `json:"instance_group"`
+	// Batching is nil where requests are run one by one.
+	Batching *ConfigBatching `json:"dynamic_batching,omitempty"`
 	// Transaction says that a request has one answer.
 	Transaction ConfigTransaction `json:"model_transaction_policy"`
 }
@@ -115,6 +117,12 @@ type ConfigOutput struct {
 	Dims      []int64 `json:"dims"`
 	LabelFile string  `json:"label_filename"`
 	IsShape   bool    `json:"is_shape_tensor"`
+}
+
+// ConfigBatching says how requests are put together into one run.
+type ConfigBatching struct {
+	Preferred []int64 `json:"preferred_batch_size"`
+	DelayUS   uint64  `json:"max_queue_delay_microseconds"`
 }
 
 // ConfigInstance says where runs take place and how many at once.

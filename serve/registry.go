@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,13 +68,12 @@ func (s *Server) newVersion(sl *slot, m Model) (*version, error) {
 		v.info.Properties["images"] = "jpeg, png"
 	}
 	v.info.Threads = min(max(v.info.Threads, 1), s.opt.Cores)
-	if err := v.info.checkRecipe(); err != nil {
+	if err := errors.Join(v.info.checkRecipe(), v.info.checkBatching()); err != nil {
 		return nil, fmt.Errorf("serve: model %q: %w", v.info.Name, err)
 	}
 	v.met = s.met.model(sl.name, sl.version)
-	v.gate = gate{cores: s.cores, weight: int64(v.info.Threads), met: v.met}
+	s.queueUp(v)
 	s.hold(v)
-	v.gate.limit = int64(cmp.Or(v.info.Options.Queue, s.opt.Queue)) + int64(s.opt.Cores)/v.gate.weight
 	return v, nil
 }
 

@@ -58,6 +58,16 @@ type ModelOptions struct {
 	Timeout time.Duration     `yaml:"timeout,omitempty"`   // of requests that name none; 0: the server's, which bounds it
 	Batch   int               `yaml:"max_batch,omitempty"` // largest first dimension of a request; 0: what fits into a body
 	WarmUp  int               `yaml:"warmup,omitempty"`    // runs before the model is ready; 0: 1
+
+	Batching Batching `yaml:"batching,omitempty"` // requests that wait share a run; absent: never
+}
+
+// Batching says how requests are put together into one run. Its zero value never does: on processors, small networks
+// gain nothing by it.
+type Batching struct {
+	Max       int           `yaml:"max,omitempty"`       // items of a run; 0 or 1: no batching
+	Delay     time.Duration `yaml:"delay,omitempty"`     // how long the first waits for company while cores are free; 0: not
+	Preferred []int         `yaml:"preferred,omitempty"` // numbers of items that are not to wait for more, beside Max
 }
 
 // VersionPolicy says which versions are served. Its zero value loads the highest that works, and the others when they
@@ -80,11 +90,17 @@ func (o *ModelOptions) Validate() error {
 	for _, n := range []struct {
 		key   string
 		value int
-	}{{"threads", o.Threads}, {"queue", o.Queue}, {"max_batch", o.Batch}, {"warmup", o.WarmUp}, {"version_policy.latest", o.Policy.Latest}} {
+	}{{"threads", o.Threads}, {"queue", o.Queue}, {"max_batch", o.Batch}, {"warmup", o.WarmUp}, {"batching.max", o.Batching.Max}, {"version_policy.latest", o.Policy.Latest}} {
 		bad(n.value < 0, "%s: %d is negative", n.key, n.value)
 	}
 	const most = 100
 	bad(o.WarmUp > most, "warmup: %d runs are more than %d", o.WarmUp, most)
+	const longest = time.Minute
+	bad(o.Batching.Delay < 0 || o.Batching.Delay > longest, "batching.delay: %s is not from 0 to %s", o.Batching.Delay, longest)
+	bad(o.Batch > 0 && o.Batching.Max > o.Batch, "batching.max: %d is more than max_batch, %d", o.Batching.Max, o.Batch)
+	for _, n := range o.Batching.Preferred {
+		bad(n < 1 || n > o.Batching.Max, "batching.preferred: %d is not from 1 to batching.max, %d", n, o.Batching.Max)
+	}
 	bad(o.Timeout < 0, "timeout: %s is negative", o.Timeout)
 	set := 0
 	for _, is := range []bool{o.Policy.Latest != 0, o.Policy.All, len(o.Policy.Specific) > 0} {

@@ -314,5 +314,3 @@ func (b *bench) report() {
 		b.t.Error(err)
 	}
 }
-
-
