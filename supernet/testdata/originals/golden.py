@@ -62,10 +62,10 @@ def fill(net, seed):
             t.copy_(u / 4)
 
 
-def save(variant, net, out):
+def save(variant, net, out, momenta=True):
     """Writes the net as its code base does, the optimizer's momenta zero."""
     opt = variant.recipe.optimizer(net)
-    for group in opt.param_groups:
+    for group in opt.param_groups if momenta else []:
         for p in group["params"]:
             opt.state[p]["momentum_buffer"] = torch.zeros_like(p)
     content = variant.layout(net.state_dict(prefix=variant.prefix), opt.state_dict())
@@ -175,29 +175,34 @@ def rounded(v):
     return float(f"{v:.10g}") if isinstance(v, float) else v
 
 
+def describe(variant, archs):
+    r = variant.recipe
+    recipe = {"decay": r.decay.__name__, "weight_decay": r.weight_decay, "smoothing": r.smoothing,
+              "clip_value": r.clip_value, "clip_norm": r.clip_norm, "rates": r.rates(STEPS)}
+    return {"space": variant.family.space, "supernet": variant.supernet, "archs": [variant.family.arch(a) for a in archs],
+            "recipe": recipe}
+
+
 def write(name, variant):
     family = variant.family
     paths = variant.tiny if variant.supernet else [None]
     data = {t: list(batches(family.side, family.tiny.classes, t)) for t in (torch.float32, torch.float64)}
     described = HERE / f"{name}.json"
-    first = json.loads(described.read_text())["seed"] if described.exists() else 1
+    first = json.loads(described.read_text()).get("seed", 1) if described.exists() else 1
     net, runs, seed = steady(variant, paths, data, first)
     file = io.BytesIO()
     save(variant, net, file)
     (HERE / f"{name}.pth.gz").write_bytes(gzip.compress(file.getvalue(), mtime=0))
     arrays, facts, _ = runs[1]
-    r = variant.recipe
-    recipe = {"decay": r.decay.__name__, "weight_decay": r.weight_decay, "smoothing": r.smoothing,
-              "clip_value": r.clip_value, "clip_norm": r.clip_norm, "rates": r.rates(STEPS)}
-    text = {"space": family.space, "tiny": {"side": family.side, **family.tiny._asdict()}, "supernet": variant.supernet,
-            "seed": seed, "prefix": variant.prefix, "archs": [family.arch(a) for a in variant.tiny], "recipe": recipe,
-            **facts, "strays": strays(*runs)}
+    text = {**describe(variant, variant.tiny), "tiny": {"side": family.side, **family.tiny._asdict()}, "seed": seed,
+            "prefix": variant.prefix, **facts, "strays": strays(*runs)}
     described.write_text(json.dumps(rounded(text), indent=1) + "\n")
     safetensors(HERE / f"{name}.safetensors", arrays)
     return text["strays"]
 
 
 def main():
+    torch.set_num_threads(1)
     worst = {}
     for name, variant in VARIANTS.items():
         if not variant.tiny:
@@ -206,8 +211,3 @@ def main():
         print(f"{name:28}", *(f"{k} {v:.1e}" for k, v in s.items()))
         worst = {k: max(v, worst.get(k, 0)) for k, v in s.items()}
     print("float32 strays at most by", worst)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()

@@ -1,0 +1,100 @@
+"""The published code bases' modules, as PyTorch has them, for comparison with ours.
+
+    originals.py golden             writes the fixtures of the tests beside this file
+    originals.py list               names the variants that are compared in full size
+    originals.py full DIR VARIANT   writes VARIANT.pth and VARIANT.json of the full-size net with the code base's own
+                                    random initialisation: logits, and the losses of ten steps
+    originals.py against DIR        compares these modules with the code bases themselves, cloned into DIR by their names
+"""
+import copy
+import json
+import math
+import pathlib
+import sys
+
+import torch
+from torch import nn
+
+import golden
+from variants import STEPS, VARIANTS
+
+SIZES = [8, 6]  # of the batches that are trained on
+TRAIN_SIDE = 64
+# Without a checkpoint of their own: no code is published, or no shipped space is the network's.
+LEFT_OUT = ["channels-supernet", "detnas-subnet"]
+
+
+def initialise(net, rule):
+    """official: SinglePathOneShot and what follows it, network.py. mmcv: mmrazor's mobile nets, kaiming_init. Other
+    nets are as PyTorch made them."""
+    for name, m in net.named_modules():
+        if isinstance(m, nn.Conv2d) and rule == "official":
+            first = "first" in name or "conv1" in name
+            nn.init.normal_(m.weight, 0, 0.01 if first else 1 / m.weight.shape[1])
+        elif isinstance(m, nn.Conv2d) and rule == "mmcv":
+            nn.init.normal_(m.weight, 0, math.sqrt(2 / (m.weight.shape[0] * m.kernel_size[0] ** 2)))
+        elif isinstance(m, nn.BatchNorm2d) and m.affine and rule == "official":
+            nn.init.constant_(m.bias, 0.0001)
+        elif isinstance(m, nn.Linear) and rule != "torch":
+            nn.init.normal_(m.weight, 0, 0.01)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+
+
+def settle(net, path, x):
+    """Statistics of one batch instead of zero and one, so that activations are as large as after some training."""
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    for m in norms:
+        m.momentum = 1.0
+    with torch.no_grad():
+        net.train()(x, path)
+    for m in norms:
+        m.momentum = 0.1
+
+
+def full(folder, name):
+    """224 pixels for the stand-alone nets that are published at that size, 32 for CIFAR's, 64 otherwise."""
+    torch.manual_seed(0)
+    variant = VARIANTS[name]
+    family = variant.family
+    net = variant.net(full=True)
+    net.dropout = 0.0
+    initialise(net, "mmcv" if "mmrazor" in name and "mobile" in name else "official" if "shuffle" in family.space else "torch")
+    small = family.full.classes == 10
+    side = 32 if small else 64 if variant.supernet else 224
+    train_side = side if small else TRAIN_SIDE
+    classes = family.full.classes
+    paths = variant.full if variant.supernet else [None]
+    x = next(golden.batches(side, classes, torch.float32, [2]))[0]
+    for path in paths:
+        settle(net, path, x)
+    out = pathlib.Path(folder)
+    golden.save(variant, net, out / f"{name}.pth", momenta=False)
+
+    net.double().eval()
+    with torch.no_grad():
+        logits = [net(x[:1].double(), p).flatten().tolist() for p in paths]
+    runs = [variant.recipe.train(copy.deepcopy(net).to(t), list(golden.batches(train_side, classes, t, SIZES)), paths, STEPS)
+            for t in (torch.float64, torch.float32)]
+    described = {**golden.describe(variant, variant.full), "side": side, "train_side": train_side, "logits": logits,
+                 "losses": runs[0], "stray": max(abs(a - b) for a, b in zip(*runs))}
+    (out / f"{name}.json").write_text(json.dumps(described))
+
+
+def main():
+    match sys.argv[1:]:
+        case ["golden"]:
+            golden.main()
+        case ["list"]:
+            print("\n".join(n for n in VARIANTS if n not in LEFT_OUT))
+        case ["full", folder, name]:
+            full(folder, name)
+        case ["against", folder]:
+            import against
+            against.main(folder)
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()
