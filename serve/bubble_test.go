@@ -79,7 +79,7 @@ func newBubble(t *testing.T, o serve.Options, models ...serve.Model) *bubble {
 	var ctx context.Context
 	ctx, b.stop = context.WithCancel(t.Context())
 	go func() { b.done <- s.Run(ctx) }()
-	b.client = &http.Client{Transport: &http.Transport{DialContext: b.pipes.dial}}
+	b.client = &http.Client{Transport: &contract{next: &http.Transport{DialContext: b.pipes.dial}}}
 	synctest.Wait()
 	return b
 }

@@ -82,3 +82,11 @@ func WithBatching(m Model, b Batching) Model {
 
 // Held is the memory of the requests in flight.
 func Held(s *Server) int64 { return s.memory.used.Load() }
+// Routes are those of the main listener, such as "GET /v2".
+func Routes() []string {
+	var all []string
+	for _, r := range routes {
+		all = append(all, r.method+" /"+r.path)
+	}
+	return all
+}

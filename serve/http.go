@@ -40,6 +40,7 @@ type route struct {
 var routes = []route{
 	{"GET", "v2", "server", (*Server).serverMetadata},
 	{"GET", "v2/", "server", (*Server).serverMetadata},
+	{"GET", "v2/openapi.json", "openapi", (*Server).openapi},
 	{"GET", "v2/health/live", "live", (*Server).live},
 	{"GET", "v2/health/ready", "ready", (*Server).isReady},
 	{"GET", "v2/models", "models", (*Server).listModels},

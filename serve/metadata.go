@@ -10,6 +10,7 @@ var extensions = []string{
 }
 
 func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ *call) error {
+	w.Header().Set("Link", `</v2/openapi.json>; rel="service-desc"`)
 	return s.writeJSON(w, struct {
 		Name       string   `json:"name"`
 		Version    string   `json:"version"`

@@ -53,7 +53,7 @@ func secure(t testing.TB, ca *keystest.Authority, protocol string, certs ...tls.
 		tr.Protocols.SetHTTP1(true)
 	}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr}
+	return &http.Client{Transport: &contract{next: tr}}
 }
 
 func post(ctx context.Context, c *http.Client, url string, body []byte) (*http.Response, []byte, error) {
