@@ -65,6 +65,7 @@ func (s *Server) apply(ctx context.Context, name string, l Listing, retry bool) 
 		slices.Reverse(e.order)
 	}
 	if l.Err != nil {
+		s.opt.Logger.Error("model's options cannot be used", "model", name, "err", l.Err)
 		if len(e.slots) == 0 {
 			return l.Err
 		}
@@ -329,7 +330,5 @@ func (s *Server) followModel(ctx context.Context, name string, l Listing) {
 	if known && a.equal(l) && !retry {
 		return
 	}
-	if err := s.apply(ctx, name, l, retry); err != nil {
-		s.opt.Logger.Warn("model is not as its repository has it", "model", name, "err", err)
-	}
+	_ = s.apply(ctx, name, l, retry) // logged, and shown in the index
 }

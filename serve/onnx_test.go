@@ -154,6 +154,15 @@ func TestRepositoriesThatCannotBeServed(t *testing.T) {
 			if !strings.Contains(err.Error(), tt.part) {
 				t.Errorf("%v, want %q", err, tt.part)
 			}
+			repo, err = serve.OpenRepository(t.Context(), tt.dir, serve.RepositoryOptions{Runtime: rt, Logger: quiet(), MayBeEmpty: true})
+			if absent := name == "absent"; absent != (err != nil) {
+				t.Errorf("where models may come later: %v", err)
+			}
+			if err == nil {
+				if err := repo.Close(); err != nil {
+					t.Error(err)
+				}
+			}
 		})
 	}
 }

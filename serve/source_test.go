@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -456,6 +457,42 @@ func TestStopWhileLoading(t *testing.T) {
 		finishOpen(b, s)
 		if len(s.loads) != 1 {
 			t.Errorf("loads %v", s.loads)
+		}
+	})
+}
+
+// TestSlowClientHoldsUpNoReload lets a client pin a version with a body that does not come to its end.
+func TestSlowClientHoldsUpNoReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShelf()
+		s.put("m", serve.ModelOptions{}, "1", "one")
+		b := shelved(t, s, serve.Options{Timeout: 5 * second, BodyIdleTimeout: 30 * second})
+		defer finishOpen(b, s)
+		conn, err := b.pipes.dial(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, "POST /v2/models/m/infer HTTP/1.1\r\nHost: s\r\nContent-Length: 1000\r\n\r\n{"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		s.put("m", serve.ModelOptions{}, "1", "two")
+		polls(2)
+		b.want("a second", b.who("/v2/models/m"), "two")
+		s.put("m", serve.ModelOptions{}, "1", "three")
+		polls(3)
+		b.want("a third, while the first is held", b.who("/v2/models/m"), "two")
+		polls(5)
+		b.want("a third, after a request's time", b.who("/v2/models/m"), "three")
+		if s.model("one").closed.Load() || !s.model("two").closed.Load() {
+			t.Error("the first was closed under its request, or the second was not")
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if !s.model("one").closed.Load() {
+			t.Error("the first was not closed when its client had gone")
 		}
 	})
 }
