@@ -24,6 +24,8 @@ type call struct {
 	found   *version // what model and version led to, held until the request is over
 	body    countedBody
 	spans   spans
+	path    string // as the route has it, or the full name of a method; empty: unknown
+	trace   traced
 }
 
 type handler func(*Server, http.ResponseWriter, *http.Request, *call) error
@@ -82,6 +84,7 @@ func (s *Server) answer(f *front, w http.ResponseWriter, r *http.Request) {
 		}
 		rec.finish()
 		s.account(rec, r, c, time.Since(start))
+		s.traceHTTP(rec, r, c)
 		if c.found != nil {
 			c.found.release()
 		}
@@ -138,7 +141,8 @@ func (f *front) dispatch(w http.ResponseWriter, r *http.Request, c *call) (err e
 			continue
 		}
 		if rt.method == r.Method || rt.method == "GET" && r.Method == "HEAD" {
-			c.route = rt.name
+			c.route, c.path = rt.name, rt.path
+			f.s.traceRoute(r, c)
 			if c.token, err = f.s.access.authorize(f.s.access.scopeOf(rt.name), r.Header["Authorization"]); err != nil {
 				return err
 			}

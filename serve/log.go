@@ -39,6 +39,9 @@ func (s *Server) log(ctx context.Context, level slog.Level, c *call, inference b
 		return
 	}
 	line := append(make([]slog.Attr, 0, 20), slog.String("request_id", c.id))
+	if c.trace.id.IsValid() {
+		line = append(line, slog.String("trace_id", c.trace.id.String()))
+	}
 	line = append(line, what...)
 	if c.found != nil {
 		line = append(line, slog.String("model", c.found.info.Name), slog.String("version", c.found.info.Version))

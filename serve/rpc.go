@@ -134,9 +134,11 @@ func (g *rpcServer) admit(ctx context.Context, info *tap.Info) (context.Context,
 		r.route = route
 	}
 	ctx = context.WithValue(ctx, rpcKey{}, r)
+	g.traceCall(ctx, r, info.Header)
 	var err error
 	if r.token, err = g.s.access.authorize(g.scopeOf(r.route), info.Header.Get("authorization")); err != nil {
 		g.account(ctx, &r.call, err, 0, time.Since(r.start))
+		g.traceRPC(&r.call, err)
 		return nil, status.Convert(err).Err()
 	}
 	ctx, r.cancel = context.WithCancelCause(ctx)
@@ -194,6 +196,7 @@ func (g *rpcServer) observe(ctx context.Context, r *rpc, do func() error) (err e
 		if r.route != "ModelStreamInfer" || err != nil { // whose requests are accounted for one by one
 			g.account(ctx, &r.call, err, r.sent, time.Since(r.start))
 		}
+		g.traceRPC(&r.call, err)
 		if r.found != nil {
 			r.found.release()
 		}

@@ -153,6 +153,7 @@ func (g *rpcServer) accept(ctx context.Context, in *inbound, idle *idleCancel, q
 		}
 		idle.enter()
 		p := &pending{start: time.Now(), call: call{id: in.call.id, route: in.call.route}, done: make(chan struct{})}
+		g.traceMessage(&in.call.call, &p.call)
 		p.q = g.s.request(&p.call)
 		before := in.read
 		p.err = g.s.guarded(p.call.id, func() error { return p.q.receive(ctx, src) })
@@ -194,6 +195,7 @@ func (g *rpcServer) deliver(ss grpc.ServerStream, r *rpc, p *pending) (err error
 	}
 	err = g.s.send(ss, p.reply, &p.q.mem)
 	g.account(ss.Context(), &p.call, p.err, p.reply.size, time.Since(p.start))
+	g.traceRPC(&p.call, p.err)
 	return err
 }
 

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
@@ -98,6 +99,9 @@ type Options struct {
 	// Ready is called once the server accepts requests, Stopping when it begins to stop. Nil: nothing is called.
 	Ready, Stopping func()
 
+	// Tracer receives a span of each request, with spans of its parts below it. Nil: none are made, and the trace that a
+	// client is in is only logged.
+	Tracer trace.TracerProvider
 	// Conditions tells what latencies of models depend on when this machine runs them with a number of threads, under
 	// the names that a [Promise] has for them. Nil: promises are not compared.
 	Conditions func(threads int) map[string]string
@@ -147,6 +151,7 @@ type Server struct {
 	text    sync.Pool // *bytes.Buffer, the JSON of answers
 	packers *packers
 	met     *metrics
+	tracer  trace.Tracer // nil: none
 
 	catalog   atomic.Pointer[catalog]
 	writer    chan struct{}      // holds one token; who has it may change the catalog and applied
@@ -180,6 +185,7 @@ func New(o Options, models ...Model) (_ *Server, err error) {
 	s.memory.limit = s.opt.Memory
 	s.packers = newPackers()
 	s.text.New = func() any { return new(bytes.Buffer) }
+	s.tracer = newTracer(s.opt.Tracer, s.opt.Version)
 	more := []prometheus.Collector{newLatencyCollector(s)}
 	if s.opt.TritonMetrics {
 		more = append(more, newTritonCollector(s))
