@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -280,6 +281,28 @@ func TestOperatorsListener(t *testing.T) {
 	}
 	if resp.Body.Close(); resp.StatusCode != 403 {
 		t.Errorf("a rebound name reads metrics: %d", resp.StatusCode)
+	}
+}
+
+// TestStopDoesNotWaitForProfiles leaves one running that would take longer than a stop may; start holds Run to no error.
+func TestStopDoesNotWaitForProfiles(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := "http://" + ln.Addr().String()
+	over := make(chan struct{})
+	t.Cleanup(func() { <-over }) // after the server has stopped
+	start(t, serve.Options{MetricsListener: ln, Pprof: true}, echoModel("m", fp32x3))
+	go func() {
+		defer close(over)
+		resp, err := http.Get(own + "/debug/pprof/heap?seconds=1000")
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+	}()
+	for !strings.Contains(string(send(t, "GET", own+"/metrics", nil, nil).body), "spos_serve_in_flight 2") {
+		runtime.Gosched()
 	}
 }
 

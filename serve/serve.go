@@ -223,7 +223,7 @@ func New(o Options, models ...Model) (_ *Server, err error) {
 func (s *Server) fitConns() {
 	limit, ok := descriptors()
 	if s.metrics != nil {
-		limit -= min(limit, operators)
+		limit -= min(limit, maxOperators)
 	}
 	clients := 1
 	if s.grpc != nil {
@@ -266,6 +266,17 @@ type service interface {
 	Close() error
 }
 
+// MetricsAddr is the address of the operators' listener, nil where there is none.
+func (s *Server) MetricsAddr() net.Addr {
+	if s.metrics == nil {
+		return nil
+	}
+	return s.metrics.Addr()
+}
+
+// TLS reports that the listeners speak TLS.
+func (s *Server) TLS() bool { return s.certs != nil }
+
 // Run serves until ctx is done. Then it turns unready, stops accepting, finishes the requests it has accepted and
 // closes the models. It returns nil after that, and an error when requests were cut at DrainTimeout or serving failed.
 // Cancelling ctx does not cancel requests.
@@ -287,8 +298,11 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	clients := servers
 	if s.metrics != nil {
-		servers = append(servers, s.httpServer(work, s.private, false))
-		listeners = append(listeners, newLimitedListener(s.metrics, operators))
+		watch, leave := context.WithCancelCause(work)
+		operators := s.httpServer(watch, s.private, false)
+		operators.RegisterOnShutdown(func() { leave(errStop) }) // nobody waits for the end of a profile
+		servers = append(servers, operators)
+		listeners = append(listeners, newLimitedListener(s.metrics, maxOperators))
 	}
 	group, failed := errgroup.WithContext(ctx)
 	serving(true) // before the first request can ask
@@ -351,8 +365,8 @@ func (s *Server) drain(ctx context.Context, cut context.CancelCauseFunc, groups 
 	return errs.join()
 }
 
-// operators is how many connections the metrics' listener has at once.
-const operators = 16
+// maxOperators is how many connections the metrics' listener has at once.
+const maxOperators = 16
 
 // maxStreams bounds the requests of one connection of HTTP/2, gRPC's too, that are answered at once.
 const maxStreams = 100

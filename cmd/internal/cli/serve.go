@@ -4,14 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
 	"spos/internal/native"
 	"spos/internal/ort"
 	"spos/serve"
+	"spos/serve/keys"
 )
 
 // OpenRuntime opens the ONNX Runtime library that this machine has.
@@ -35,6 +43,15 @@ type serveOptions struct {
 	threads    map[string]int
 	poll       time.Duration
 	control    string
+
+	drainDelay    time.Duration
+	maxConns      int
+	tls           keys.Files
+	tokens        string
+	protectHealth bool
+	hosts         []string
+	origins       []string
+	pprof         bool
 }
 
 // NewServeCommand is `serve`.
@@ -50,20 +67,38 @@ also over gRPC: the same models, checks and errors, with health and reflection.
 
 A model's folder may hold a config.yaml: version policy, labels, mode, queue. With
 --poll, changes of the repository take effect while requests are answered: a new
-version takes over when it has proved to work, and the old one stays when not.`,
+version takes over when it has proved to work, and the old one stays when not.
+
+Every flag may come from the environment, --drain-timeout as SPOS_SERVE_DRAIN_TIMEOUT;
+the command line goes first. Files of tokens and certificates are read again when they
+change. A first SIGTERM finishes the requests that were accepted, a second one does not.`,
 		Example: `  spos serve --repository models
   spos serve --repository models --poll 2s --model-control explicit
   curl -s --data-binary @shoe.png 127.0.0.1:8000/v2/models/fashion/classify?k=3`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return serveFunc(cmd, o)
-		},
 	}
+	var unknown []string
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) (err error) {
+		unknown, err = settle(cmd, os.Environ())
+		return err
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return serveFunc(cmd, o, unknown) }
+	cmd.AddCommand(newTokenCommand(), newHealthCommand())
+	o.flags(cmd)
+	_ = cmd.MarkFlagRequired("repository")
+	_ = cmd.MarkFlagDirname("repository")
+	for _, name := range []string{"tls-cert", "tls-key", "tls-client-ca", "tokens"} {
+		_ = cmd.MarkFlagFilename(name)
+	}
+	return cmd
+}
+
+func (o *serveOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.repository, "repository", "", "folder of models")
 	f.StringVar(&o.http, "http", "127.0.0.1:8000", "address to listen on; port 0 takes a free one")
 	f.StringVar(&o.grpc, "grpc", "", "address to listen on for gRPC, such as 127.0.0.1:8001 (default: none)")
-	f.StringVar(&o.metrics, "metrics", "", "address for /metrics alone (default: on the HTTP address)")
+	f.StringVar(&o.metrics, "metrics", "", "address for operators alone: /metrics, health, profiles (default: /metrics on the HTTP address)")
 	f.IntVar(&o.queue, "queue", 100, "requests that may wait for a model before the next is refused with 503")
 	f.IntVar(&o.cores, "cores", 0, "cores that all models together keep busy (default: all)")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "time from a request's last byte to its answer")
@@ -71,9 +106,16 @@ version takes over when it has proved to work, and the old one stays when not.`,
 	f.StringToIntVar(&o.threads, "model-threads", nil, "threads of one run, by model: lower latency, less throughput")
 	f.DurationVar(&o.poll, "poll", 0, "how often to look for changes of the repository; they take effect when seen twice (default: never)")
 	f.StringVar(&o.control, "model-control", controlNone, "who may load and unload models while the server runs: none, or explicit for clients")
-	_ = cmd.MarkFlagRequired("repository")
-	_ = cmd.MarkFlagDirname("repository")
-	return cmd
+	f.DurationVar(&o.drainDelay, "drain-delay", 0, "time between turning unready and refusing connections, for load balancers to notice")
+	f.IntVar(&o.maxConns, "max-connections", 1024, "open connections before the next waits")
+	f.StringVar(&o.tls.Cert, "tls-cert", "", "certificate in PEM form, with those between it and a root; turns TLS on everywhere")
+	f.StringVar(&o.tls.Key, "tls-key", "", "private key of the certificate")
+	f.StringVar(&o.tls.ClientCA, "tls-client-ca", "", "authorities that must have signed the certificates of clients")
+	f.StringVar(&o.tokens, "tokens", "", "file of bearer tokens that clients need; see spos serve token")
+	f.BoolVar(&o.protectHealth, "protect-health", false, "ask for a token at /v2/health as well")
+	f.StringSliceVar(&o.hosts, "allowed-hosts", nil, "names by which clients may call the server beside localhost and addresses (default: on a loopback address no others, elsewhere any)")
+	f.StringSliceVar(&o.origins, "allowed-origins", nil, "origins, as https://lab.example, whose web pages may use the server (default: none but its own)")
+	f.BoolVar(&o.pprof, "pprof", false, "profiles of the process at /debug/pprof/ on the --metrics address")
 }
 
 const (
@@ -91,11 +133,25 @@ func (o serveOptions) validate() error {
 	return nil
 }
 
-func serveFunc(cmd *cobra.Command, o serveOptions) error {
+func serveFunc(cmd *cobra.Command, o serveOptions, unknown []string) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
-	log, err := Logger(cmd, cmd.ErrOrStderr())
+	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go, the server stays
+	lines := newBackgroundLog(cmd.ErrOrStderr())
+	log, err := Logger(cmd, lines)
+	if err != nil {
+		return err
+	}
+	lines.report = func(lost int64) { log.Warn("lines of the log were lost here", "lines", lost) }
+	lines.start()
+	defer lines.Close()
+	warnUnknown(log, unknown)
+	metrics, err := registry(lines)
+	if err != nil {
+		return err
+	}
+	sockets, err := activated()
 	if err != nil {
 		return err
 	}
@@ -114,21 +170,66 @@ func serveFunc(cmd *cobra.Command, o serveOptions) error {
 		return err
 	}
 	defer repo.Close()
-	srv, err := serve.New(serve.Options{
-		HTTP: o.http, GRPC: o.grpc, Metrics: o.metrics, Logger: log, Version: Version,
-		Queue: o.queue, Cores: o.cores, Timeout: o.timeout, DrainTimeout: o.drain,
-		Source: repo, Poll: o.poll, ModelControl: control,
-	}, repo.Models()...)
-	if err != nil {
+	var srv *serve.Server
+	so := o.options(log, sockets, metrics)
+	so.Source = repo
+	so.Ready = func() {
+		log.Info("serving", append(addresses(srv), "models", len(repo.Models()), "onnxruntime", rt.Version())...)
+		notify(log, daemon.SdNotifyReady, fmt.Sprintf("STATUS=serving at %v", srv.Addr()))
+	}
+	so.Stopping = func() { notify(log, daemon.SdNotifyStopping, "STATUS=finishing accepted requests") }
+	if srv, err = serve.New(so, repo.Models()...); err != nil {
 		return err
 	}
-	log.Info("serving", "address", fmt.Sprintf("http://%v", srv.Addr()), "models", len(repo.Models()), "onnxruntime", rt.Version())
-	if a := srv.GRPCAddr(); a != nil {
-		log.Info("serving gRPC", "address", a.String())
-	}
-	if err := srv.Run(cmd.Context()); err != nil && !errors.Is(err, context.Canceled) {
+	err = runWatched(cmd.Context(), log, srv)
+	if err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// options are what the flags say to the server.
+func (o serveOptions) options(log *slog.Logger, sockets map[string]net.Listener, metrics *prometheus.Registry) serve.Options {
+	return serve.Options{
+		HTTP: o.http, Listener: sockets["http"], GRPC: o.grpc, GRPCListener: sockets["grpc"],
+		Metrics: o.metrics, MetricsListener: sockets["metrics"],
+		Logger: log, Registry: metrics, Version: Version,
+		Queue: o.queue, Cores: o.cores, MaxConns: o.maxConns,
+		Timeout: o.timeout, DrainTimeout: o.drain, DrainDelay: o.drainDelay,
+		TLS: o.tls, Tokens: o.tokens, ProtectHealth: o.protectHealth,
+		AllowedHosts: o.hosts, AllowedOrigins: o.origins, Pprof: o.pprof,
+		Poll: o.poll, ModelControl: o.control == controlExplicit,
+	}
+}
+
+// registry is of metrics, with those of the process and of its log.
+func registry(log *backgroundLog) (*prometheus.Registry, error) {
+	r := prometheus.NewRegistry()
+	lost := prometheus.CounterOpts{Namespace: "spos", Subsystem: "serve", Name: "log_lines_lost_total", Help: "Lines of the log that could not be written."}
+	for _, c := range []prometheus.Collector{
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewCounterFunc(lost, func() float64 { return float64(log.Lost()) }),
+	} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// addresses are where a server listens, for the log.
+func addresses(srv *serve.Server) []any {
+	scheme := "http://"
+	if srv.TLS() {
+		scheme = "https://"
+	}
+	all := []any{"address", scheme + srv.Addr().String()}
+	if a := srv.GRPCAddr(); a != nil {
+		all = append(all, "grpc", a.String())
+	}
+	if a := srv.MetricsAddr(); a != nil {
+		all = append(all, "metrics", scheme+a.String())
+	}
+	return all
 }
