@@ -111,6 +111,8 @@ func (a *access) find(values []string) (keys.Token, bool) {
 // scopeOf is what a route needs. A route that is not named here needs what most do.
 func (a *access) scopeOf(route string) keys.Scope {
 	switch route {
+	case "page": // the same for everyone; what it shows it has to ask for
+		return 0
 	case "live", "ready":
 		if !a.protectHealth {
 			return 0

@@ -32,7 +32,7 @@ import (
 // an answer must be declared, and a request that was answered with success must be one that the document allows.
 
 func TestMain(m *testing.M) {
-	for _, kind := range []string{"image/jpeg", "image/png"} {
+	for _, kind := range []string{"image/jpeg", "image/png", "text/html"} {
 		openapi3filter.RegisterBodyDecoder(kind, openapi3filter.FileBodyDecoder)
 	}
 	http.DefaultTransport = &contract{next: http.DefaultTransport}

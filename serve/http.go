@@ -40,6 +40,7 @@ type route struct {
 // routes are all there are. {m}, {v} and {r} stand for one segment. The server matches them itself: http.ServeMux redirects
 // and answers in plain text.
 var routes = []route{
+	{"GET", "", "page", (*Server).servePage},
 	{"GET", "v2", "server", (*Server).serverMetadata},
 	{"GET", "v2/", "server", (*Server).serverMetadata},
 	{"GET", "v2/openapi.json", "openapi", (*Server).openapi},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"spos/internal/imaging"
 	"spos/internal/ort"
@@ -21,6 +22,7 @@ const (
 	keyLineage    = "spos.lineage"
 	keySpace      = "spos.space"
 	keyArch       = "spos.arch"
+	keyCost       = "spos.cost"
 	keyLatency    = "spos.latency"
 
 	knownFormat = "1"
@@ -212,6 +214,11 @@ func (info *ModelInfo) readMetadata(meta map[string]string) error {
 			info.Properties["lineage."+k] = v
 		}
 	}
+	if text, ok := meta[keyCost]; ok {
+		if err := info.readCost(text); err != nil {
+			return fmt.Errorf("metadata %s: %w", keyCost, err)
+		}
+	}
 	if text, ok := meta[keyLatency]; ok {
 		var err error
 		if info.Promise, err = readPromise(text); err != nil {
@@ -223,6 +230,17 @@ func (info *ModelInfo) readMetadata(meta map[string]string) error {
 			info.Properties[name] = v
 		}
 	}
+	return nil
+}
+
+// readCost makes properties of what the network costs.
+func (info *ModelInfo) readCost(text string) error {
+	var cost struct{ Params, MACs int64 }
+	if err := json.Unmarshal([]byte(text), &cost); err != nil {
+		return err
+	}
+	info.Properties["cost.params"] = strconv.FormatInt(cost.Params, 10)
+	info.Properties["cost.macs"] = strconv.FormatInt(cost.MACs, 10)
 	return nil
 }
 

@@ -96,6 +96,8 @@ type Options struct {
 	AllowedOrigins []string
 	// Pprof serves profiles of the process at /debug/pprof/ on the metrics' listener.
 	Pprof bool
+	// NoPage leaves out the page for people at /.
+	NoPage bool
 	// Ready is called once the server accepts requests, Stopping when it begins to stop. Nil: nothing is called.
 	Ready, Stopping func()
 

@@ -184,7 +184,8 @@ func TestPaths(t *testing.T) {
 		code         int
 		part         string
 	}{
-		"root":                 {"GET", "/", 404, "no such path"},
+		"above the root":       {"GET", "/..", 404, "no such path"},
+		"POST on the page":     {"POST", "/", 405, "GET, HEAD"},
 		"double slash":         {"GET", "/v2//health/live", 404, "no such path"},
 		"dots":                 {"GET", "/v2/./health/live", 404, "no such path"},
 		"up":                   {"GET", "/v2/models/../health/live", 404, ""},

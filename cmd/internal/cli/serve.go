@@ -52,6 +52,7 @@ type serveOptions struct {
 	hosts         []string
 	origins       []string
 	pprof         bool
+	noPage        bool
 }
 
 // NewServeCommand is `serve`.
@@ -63,7 +64,8 @@ func NewServeCommand() *cobra.Command {
 		Long: `Serve the models of a repository, DIR/<model>/<version>/model.onnx, over HTTP:
 the Open Inference Protocol (JSON and binary tensors) and, for models that carry
 their preprocessing, pictures at POST /v2/models/<model>/classify. With --grpc,
-also over gRPC: the same models, checks and errors, with health and reflection.
+also over gRPC: the same models, checks and errors, with health and reflection. A
+browser finds a page at /: the models, how they do, and a place to drop a picture.
 
 A model's folder may hold a config.yaml: version policy, labels, mode, queue. With
 --poll, changes of the repository take effect while requests are answered: a new
@@ -115,6 +117,7 @@ func (o *serveOptions) flags(cmd *cobra.Command) {
 	f.BoolVar(&o.protectHealth, "protect-health", false, "ask for a token at /v2/health as well")
 	f.StringSliceVar(&o.hosts, "allowed-hosts", nil, "names by which clients may call the server beside localhost and addresses (default: on a loopback address no others, elsewhere any)")
 	f.StringSliceVar(&o.origins, "allowed-origins", nil, "origins, as https://lab.example, whose web pages may use the server (default: none but its own)")
+	f.BoolVar(&o.noPage, "no-page", false, "leave out the page for people at /")
 	f.BoolVar(&o.pprof, "pprof", false, "profiles of the process at /debug/pprof/ on the --metrics address")
 }
 
@@ -198,7 +201,7 @@ func (o serveOptions) options(log *slog.Logger, sockets map[string]net.Listener,
 		Queue: o.queue, Cores: o.cores, MaxConns: o.maxConns,
 		Timeout: o.timeout, DrainTimeout: o.drain, DrainDelay: o.drainDelay,
 		TLS: o.tls, Tokens: o.tokens, ProtectHealth: o.protectHealth,
-		AllowedHosts: o.hosts, AllowedOrigins: o.origins, Pprof: o.pprof,
+		AllowedHosts: o.hosts, AllowedOrigins: o.origins, Pprof: o.pprof, NoPage: o.noPage,
 		Poll: o.poll, ModelControl: o.control == controlExplicit,
 	}
 }
