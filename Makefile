@@ -25,7 +25,7 @@ TESTED    = $(GO) list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | sed
 RACELESS  = $(TESTED) | awk '/wangkuiyi\/gotorch/ || $$1 == "spos/export" {print $$1}'
 RACING    = $(TESTED) | awk '!/wangkuiyi\/gotorch/ && $$1 != "spos/export" {print $$1}'
 
-.PHONY: all native peers build quickstart test check format vet modern lint generated torchless edge fuzz bench soak-serve fmt generate clean
+.PHONY: all native peers build quickstart test conformance check format vet modern lint generated torchless edge fuzz bench soak-serve fmt generate clean
 
 all: build
 
@@ -40,6 +40,10 @@ $(PEERS)/made: internal/native/peers
 	$(PEERS)/bin/python -m pip install -q -r internal/native/peers
 	touch $@
 
+$(PEERS)/bin/schemathesis: internal/native/conformance $(PEERS)/made
+	$(PEERS)/bin/python -m pip install -q -r $<
+	touch $@
+
 build: native
 	$(NATIVE) $(GO) build -ldflags "$$SPOS_LDFLAGS $(STAMP)" -o bin/ ./cmd/spos
 	$(GO) build -ldflags "$(STAMP)" -o bin/ ./cmd/spos-edge
@@ -52,6 +56,10 @@ test: native
 	$(NATIVE) packages=$$($(RACELESS)); $(GO) test $$packages
 
 check: format vet modern lint generated torchless test
+
+# Programs that others wrote judge the server.
+conformance: $(PEERS)/bin/schemathesis
+	SPOS_PYTHON=$(PEERS)/bin/python SPOS_SCHEMATHESIS=$< $(GO) test -count=1 -run 'OfficialClient|Schemathesis' ./serve
 
 format:
 	@$(LINT) fmt --diff | sed -n 's/^+++ /not formatted: /p' || { echo "mend with: make fmt"; exit 1; }

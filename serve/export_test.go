@@ -82,6 +82,7 @@ func WithBatching(m Model, b Batching) Model {
 
 // Held is the memory of the requests in flight.
 func Held(s *Server) int64 { return s.memory.used.Load() }
+
 // Routes are those of the main listener, such as "GET /v2".
 func Routes() []string {
 	var all []string

@@ -11,8 +11,9 @@ import (
 	"spos/serve"
 )
 
-// TestOfficialClient lets the protocol's own Python client judge the server.
-func TestOfficialClient(t *testing.T) {
+// judge runs a program of testdata with the protocol's own Python client against a server of models.
+func judge(t *testing.T, program string, o serve.Options, models map[string]string, args ...string) {
+	t.Helper()
 	library(t)
 	python := os.Getenv("SPOS_PYTHON")
 	if python == "" {
@@ -22,13 +23,9 @@ func TestOfficialClient(t *testing.T) {
 	if err != nil {
 		t.Skipf("no Python: %v; set SPOS_PYTHON to one that has tritonclient[http]", err)
 	}
-	dir := repository(t, map[string]string{"addsub/1": "testdata/addsub.onnx", "picture/1": "testdata/picture.onnx"})
-	url := startONNX(t, dir, serve.Options{}, quiet())
-	picture := filepath.Join(t.TempDir(), "picture.jpg")
-	if err := os.WriteFile(picture, serve.SeedImages(t)["image/jpeg"], 0o644); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.CommandContext(t.Context(), python, "testdata/client.py", strings.TrimPrefix(url, "http://"), picture).CombinedOutput()
+	url := startONNX(t, repository(t, models), o, quiet())
+	args = append([]string{"testdata/" + program, strings.TrimPrefix(url, "http://")}, args...)
+	out, err := exec.CommandContext(t.Context(), python, args...).CombinedOutput()
 	const missing = 77
 	if e, ok := errors.AsType[*exec.ExitError](err); ok && e.ExitCode() == missing {
 		t.Skipf("%s: %s: set SPOS_PYTHON to one that has tritonclient[http]", python, strings.TrimSpace(string(out)))
@@ -36,4 +33,29 @@ func TestOfficialClient(t *testing.T) {
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+func pictureFile(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "picture.jpg")
+	if err := os.WriteFile(name, serve.SeedImages(t)["image/jpeg"], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestOfficialClient(t *testing.T) {
+	models := map[string]string{"addsub/1": "testdata/addsub.onnx", "picture/1": "testdata/picture.onnx"}
+	judge(t, "client.py", serve.Options{}, models, pictureFile(t))
+}
+
+func TestOfficialClientExtensions(t *testing.T) {
+	models := map[string]string{
+		"addsub/1": "testdata/addsub.onnx", "picture/1": "testdata/picture.onnx", "text/1": "testdata/text.onnx",
+	}
+	judge(t, "extensions.py", serve.Options{}, models, pictureFile(t))
+}
+
+func TestOfficialClientControls(t *testing.T) {
+	judge(t, "control.py", serve.Options{ModelControl: true}, map[string]string{"picture/1": "testdata/picture.onnx"})
 }

@@ -75,3 +75,11 @@ save(
     [value("INPUT0", T.INT32, ["N", 16]), value("INPUT1", T.INT32, ["N", 16])],
     [value("OUTPUT0", T.INT32, ["N", 16]), value("OUTPUT1", T.INT32, ["N", 16])],
 )
+
+# Strings in, the same strings out.
+save(
+    "text.onnx",
+    [h.make_node("Identity", ["IN"], ["OUT"])],
+    [value("IN", T.STRING, ["N", 2])],
+    [value("OUT", T.STRING, ["N", 2])],
+)
