@@ -176,6 +176,37 @@ func value(t *testing.T, r *prometheus.Registry, name string, labels ...string) 
 	return sum
 }
 
+// TestHistogramsAggregate: buckets from half a millisecond to ten seconds, the same for every model; and native ones.
+func TestHistogramsAggregate(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	url := start(t, serve.Options{Registry: registry}, echoModel("m", fp32x3))
+	send(t, "POST", url+"/v2/models/m/infer", nil, []byte(jsonBody("[1,3]", "[1,2,3]")))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			h := m.GetHistogram()
+			if h == nil || h.GetSampleCount() == 0 {
+				continue
+			}
+			seen++
+			b := h.GetBucket()
+			if first, last := b[0].GetUpperBound(), b[len(b)-1].GetUpperBound(); first != 0.0005 || last != 10 {
+				t.Errorf("%s: buckets from %g to %g", f.GetName(), first, last)
+			}
+			if h.GetSchema() < 2 {
+				t.Errorf("%s: native buckets of schema %d", f.GetName(), h.GetSchema())
+			}
+		}
+	}
+	if seen < 3 {
+		t.Errorf("%d histograms of a request", seen)
+	}
+}
+
 // TestTritonMetrics: dashboards made for Triton find its names, with what they mean.
 func TestTritonMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
