@@ -25,7 +25,7 @@ TESTED    = $(GO) list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | sed
 RACELESS  = $(TESTED) | awk '/wangkuiyi\/gotorch/ || $$1 == "spos/export" {print $$1}'
 RACING    = $(TESTED) | awk '!/wangkuiyi\/gotorch/ && $$1 != "spos/export" {print $$1}'
 
-.PHONY: all native peers build quickstart test conformance check format vet modern lint generated torchless edge fuzz bench soak-serve fmt generate clean
+.PHONY: all native peers build quickstart test conformance promtool check format vet modern lint generated torchless edge fuzz bench soak-serve fmt generate clean
 
 all: build
 
@@ -43,6 +43,16 @@ $(PEERS)/made: internal/native/peers
 $(PEERS)/bin/schemathesis: internal/native/conformance $(PEERS)/made
 	$(PEERS)/bin/python -m pip install -q -r $<
 	touch $@
+
+# Prometheus's own checker, held against what /metrics answers. It takes minutes
+# to build, once.
+PROMTOOL = $(dir $(PEERS))promtool/promtool
+
+promtool: $(PROMTOOL)
+	SPOS_PROMTOOL=$(PROMTOOL) $(GO) test -count=1 -v -run '^TestPromtool$$' ./serve
+
+$(PROMTOOL):
+	GOBIN=$(@D) GOFLAGS=-tags=remove_all_sd $(GO) install github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 
 build: native
 	$(NATIVE) $(GO) build -ldflags "$$SPOS_LDFLAGS $(STAMP)" -o bin/ ./cmd/spos

@@ -79,7 +79,7 @@ func (o measureOptions) protocol() latency.Protocol {
 		p = latency.Screening()
 	}
 	p.Mode, p.Gap, p.Threads, p.Batch, p.Pin = latency.Mode(o.mode), o.gap, o.threads, o.batch, !o.noPin
-	if o.noSpin {
+	if o.noSpin && o.threads > 1 { // one thread waits for none
 		p.Session.Spinning = new(false)
 	}
 	if o.runs > 0 {

@@ -53,6 +53,8 @@ type serveOptions struct {
 	origins       []string
 	pprof         bool
 	noPage        bool
+	otlp          string
+	triton        bool
 }
 
 // NewServeCommand is `serve`.
@@ -118,6 +120,8 @@ func (o *serveOptions) flags(cmd *cobra.Command) {
 	f.StringSliceVar(&o.hosts, "allowed-hosts", nil, "names by which clients may call the server beside localhost and addresses (default: on a loopback address no others, elsewhere any)")
 	f.StringSliceVar(&o.origins, "allowed-origins", nil, "origins, as https://lab.example, whose web pages may use the server (default: none but its own)")
 	f.BoolVar(&o.noPage, "no-page", false, "leave out the page for people at /")
+	f.StringVar(&o.otlp, "otlp-endpoint", "", "collector of OpenTelemetry to send traces to, such as http://127.0.0.1:4318 (default: what OTEL_EXPORTER_OTLP_ENDPOINT says, else none)")
+	f.BoolVar(&o.triton, "triton-metrics", false, "metrics under Triton's names as well, for dashboards made for it")
 	f.BoolVar(&o.pprof, "pprof", false, "profiles of the process at /debug/pprof/ on the --metrics address")
 }
 
@@ -158,6 +162,11 @@ func serveFunc(cmd *cobra.Command, o serveOptions, unknown []string) error {
 	if err != nil {
 		return err
 	}
+	tracer, closeTracing, err := openTracing(cmd.Context(), o.otlp, log)
+	if err != nil {
+		return err
+	}
+	defer closeTracing()
 	rt, err := OpenRuntime()
 	if err != nil {
 		return err
@@ -175,7 +184,7 @@ func serveFunc(cmd *cobra.Command, o serveOptions, unknown []string) error {
 	defer repo.Close()
 	var srv *serve.Server
 	so := o.options(log, sockets, metrics)
-	so.Source = repo
+	so.Source, so.Tracer, so.Conditions = repo, tracer, conditionsHere(cmd.Context(), rt)
 	so.Ready = func() {
 		log.Info("serving", append(addresses(srv), "models", len(repo.Models()), "onnxruntime", rt.Version())...)
 		notify(log, daemon.SdNotifyReady, fmt.Sprintf("STATUS=serving at %v", srv.Addr()))
@@ -201,7 +210,7 @@ func (o serveOptions) options(log *slog.Logger, sockets map[string]net.Listener,
 		Queue: o.queue, Cores: o.cores, MaxConns: o.maxConns,
 		Timeout: o.timeout, DrainTimeout: o.drain, DrainDelay: o.drainDelay,
 		TLS: o.tls, Tokens: o.tokens, ProtectHealth: o.protectHealth,
-		AllowedHosts: o.hosts, AllowedOrigins: o.origins, Pprof: o.pprof, NoPage: o.noPage,
+		AllowedHosts: o.hosts, AllowedOrigins: o.origins, Pprof: o.pprof, NoPage: o.noPage, TritonMetrics: o.triton,
 		Poll: o.poll, ModelControl: o.control == controlExplicit,
 	}
 }
