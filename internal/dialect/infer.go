@@ -21,7 +21,7 @@ func DetectNet(file []Tensor, spaces iter.Seq[*arch.Space], dialects []*Dialect)
 		return nil, err
 	}
 	var fits []attempt
-	nearest := error(ErrNoTarget)
+	nearest := ErrNoTarget
 	for s := range spaces {
 		for _, d := range dialects {
 			a, ok := f.infer(d, s)
