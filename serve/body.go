@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -129,8 +130,23 @@ func drain(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.ContentLength > 0 && r.ContentLength <= most && r.Header.Get("Expect") == "" {
-		// An answer follows whatever happens here; a connection that cannot be drained is closed by net/http.
-		_, _ = io.Copy(io.Discard, r.Body)
+		discard(r.Body)
+	}
+}
+
+// waste takes what nobody reads. It is large, because a full queue has to throw whole tensors away, and each read costs
+// as much as copying tens of kilobytes.
+var waste = sync.Pool{New: func() any { return new([256 << 10]byte) }}
+
+// discard reads to the end. An answer follows whatever happens here; a connection that cannot be drained is closed by
+// net/http.
+func discard(r io.Reader) {
+	b := waste.Get().(*[256 << 10]byte)
+	defer waste.Put(b)
+	for {
+		if _, err := r.Read(b[:]); err != nil {
+			return
+		}
 	}
 }
 

@@ -148,15 +148,15 @@ func (b *bubble) get(path string) int {
 type gated struct {
 	fake
 	gate    chan struct{}
-	running atomic.Int32
+	running *atomic.Int32
 	most    atomic.Int32
-	runs    atomic.Int32
+	runs    *atomic.Int32
 	closed  atomic.Bool
 	late    atomic.Bool // a Run saw the model closed
 }
 
 func newGated() *gated {
-	g := &gated{gate: make(chan struct{})}
+	g := &gated{gate: make(chan struct{}), running: new(atomic.Int32), runs: new(atomic.Int32)}
 	g.info = echoModel("m", fp32x3).info
 	g.run = func(ctx context.Context, in, out []serve.Tensor) error {
 		g.runs.Add(1)

@@ -167,6 +167,7 @@ func serveFunc(cmd *cobra.Command, o serveOptions, unknown []string) error {
 		return err
 	}
 	defer closeTracing()
+	tuneCollector()
 	rt, err := OpenRuntime()
 	if err != nil {
 		return err

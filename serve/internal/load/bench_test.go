@@ -76,7 +76,7 @@ func TestMeasure(t *testing.T) {
 func newBench(t *testing.T) *bench {
 	rt, edge := library(t), program(t)
 	repository, model := shuffle(t, edge)
-	p, err := load.Start(context.WithoutCancel(t.Context()), edge, "serve", "--repository", repository, "--http", "127.0.0.1:0")
+	p, err := load.Start(context.WithoutCancel(t.Context()), 2, edge, "serve", "--repository", repository, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,9 +104,10 @@ func newBench(t *testing.T) *bench {
 		b.runs = append(b.runs, f)
 	}
 	b.dials = map[string]load.Dial{
-		"raw":  raw(p.Addr("address"), b.input),
-		"json": inJSON(p.Addr("address"), b.input),
-		"jpeg": classify(p.Addr("address"), b.jpeg),
+		"raw":  raw(p.HTTP(), b.input),
+		"json": inJSON(p.HTTP(), b.input),
+		"grpc": viaGRPC(p.GRPC(), b.input),
+		"jpeg": classify(p.HTTP(), b.jpeg),
 	}
 	for name, d := range b.dials { // warm
 		if r := load.Closed(t.Context(), d, 2, 500*time.Millisecond); r.Count["failed"] > 0 {

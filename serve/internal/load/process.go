@@ -25,11 +25,11 @@ type Process struct {
 	err  error
 }
 
-// address finds what a server logs when it takes its ports.
-var address = regexp.MustCompile(`(address|grpc|metrics)="?(?:http://)?([0-9.]+:[0-9]+)`)
+// address is what a server logs when it has taken a port.
+var address = regexp.MustCompile(`msg="?(serving[^"]*?)"? address=(?:http://)?([0-9.]+:[0-9]+)`)
 
-// Start runs a program and waits until it has logged the address that it serves on.
-func Start(ctx context.Context, program string, args ...string) (*Process, error) {
+// Start runs a program and waits until it has logged the addresses that it serves on, of which kinds is the number.
+func Start(ctx context.Context, kinds int, program string, args ...string) (*Process, error) {
 	p := &Process{cmd: exec.CommandContext(ctx, program, args...), addr: map[string]string{}, done: make(chan struct{})}
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
@@ -45,11 +45,12 @@ func Start(ctx context.Context, program string, args ...string) (*Process, error
 		for {
 			line, err := lines.ReadString('\n')
 			p.log.add(line)
-			if p.addr["address"] == "" && strings.Contains(line, "msg=serving") {
-				for _, m := range address.FindAllStringSubmatch(line, -1) {
-					p.addr[m[1]] = m[2]
+			if len(p.addr) < kinds {
+				if m := address.FindStringSubmatch(line); m != nil {
+					if p.addr[m[1]] = m[2]; len(p.addr) == kinds {
+						close(ready)
+					}
 				}
-				close(ready)
 			}
 			if err != nil {
 				break
@@ -65,8 +66,11 @@ func Start(ctx context.Context, program string, args ...string) (*Process, error
 	}
 }
 
-// Addr is what the server listens on; kind is "address" for HTTP, or "grpc" or "metrics".
-func (p *Process) Addr(kind string) string { return p.addr[kind] }
+// HTTP and GRPC are the addresses that the server listens on.
+func (p *Process) HTTP() string { return p.addr["serving"] }
+
+// GRPC is empty where the server has none.
+func (p *Process) GRPC() string { return p.addr["serving gRPC"] }
 
 // Log is the end of what the server logged.
 func (p *Process) Log() string { return p.log.String() }

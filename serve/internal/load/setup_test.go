@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -154,6 +155,12 @@ func inJSON(addr string, input []byte) load.Dial {
 
 func classify(addr string, jpeg []byte) load.Dial {
 	return load.HTTP(addr, "/v2/models/shuffle/classify", http.Header{"Content-Type": {"image/jpeg"}}, jpeg)
+}
+
+func viaGRPC(addr string, input []byte) load.Dial {
+	shape := protowire.AppendVarint(protowire.AppendVarint(protowire.AppendVarint(protowire.AppendVarint(nil, 1), 3), 224), 224)
+	tensor := slices.Concat(load.Bytes(1, "input"), load.Bytes(2, "FP32"), load.Bytes(3, shape))
+	return load.GRPC(addr, slices.Concat(load.Bytes(1, "shuffle"), load.Bytes(5, tensor), load.Bytes(7, input)))
 }
 
 // decoded is a picture's way to a network's input.
