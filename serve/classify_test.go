@@ -191,6 +191,7 @@ func TestClassifyRefuses(t *testing.T) {
 		"two files":               {"", twoKind, two, 400, "more than one"},
 		"no file":                 {"", noneKind, none, 400, "no file"},
 		"many parts":              {"", manyKind, partMany, 400, "parts"},
+		"form of a long header":   {"", twoKind, bytes.Replace(two, []byte("a.png"), bytes.Repeat([]byte("a"), 1<<20), 1), 400, "header"},
 		"form without boundary":   {"", "multipart/form-data", two, 400, "malformed"},
 		"form cut":                {"", twoKind, two[:30], 400, "malformed"},
 		"JSON without image":      {"", "application/json", []byte(`{}`), 400, "image is missing"},

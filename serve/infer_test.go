@@ -145,6 +145,21 @@ func TestInferRefusesJSON(t *testing.T) {
 	}
 }
 
+// TestHalvesHaveNoJSON asks for an output of FP16 in both forms.
+func TestHalvesHaveNoJSON(t *testing.T) {
+	url := start(t, serve.Options{}, echoModel("half", serve.TensorInfo{Name: "x", Type: serve.FP16, Shape: []int64{-1}})) + "/v2/models/half/infer"
+	for binary, code := range map[string]int{"true": 200, "false": 400} {
+		head := `{"inputs":[{"name":"x","shape":[2],"datatype":"FP16","parameters":{"binary_data_size":4}}],` +
+			`"outputs":[{"name":"out_x","parameters":{"binary_data":` + binary + `}}]}`
+		r := send(t, "POST", url, map[string]string{lengthHeader: strconv.Itoa(len(head))}, []byte(head+"abcd"))
+		if code == 400 {
+			wantError(t, r, 400, "FP16, which has no JSON form")
+		} else if r.code != 200 || !strings.HasSuffix(string(r.body), "abcd") {
+			t.Errorf("binary: %d %s", r.code, r.body)
+		}
+	}
+}
+
 // element pairs a JSON element with its bytes.
 type element struct{ json, bytes string }
 

@@ -93,6 +93,10 @@ func TestDeadlines(t *testing.T) {
 		if o := <-b.infer(t.Context(), `"timeout":9223372036854775808`); o.code != 504 || time.Since(before) != time.Minute {
 			t.Errorf("with an endless timeout: %+v after %v", o, time.Since(before))
 		}
+		before = time.Now()
+		if o := <-b.infer(t.Context(), `"timeout":1`); o.code != 504 || time.Since(before) != time.Microsecond {
+			t.Errorf("with a microsecond: %+v after %v", o, time.Since(before))
+		}
 		close(m.gate)
 		if o := <-b.infer(t.Context(), ""); o.code != 200 {
 			t.Errorf("afterwards: %+v", o)

@@ -19,6 +19,7 @@ var latencyBuckets = []float64{.0005, .001, .002, .003, .005, .0075, .01, .015, 
 // requests cannot make up new series.
 type metrics struct {
 	scrape     http.Handler
+	scrapers   chan struct{} // a place for each that may read at a time
 	requests   *prometheus.CounterVec
 	seconds    *prometheus.HistogramVec
 	rejects    *prometheus.CounterVec
@@ -127,7 +128,8 @@ func newMetrics(r *prometheus.Registry, more ...prometheus.Collector) (*metrics,
 		return h
 	}
 	m := &metrics{
-		scrape:     promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 4}),
+		scrape:     promhttp.HandlerFor(r, promhttp.HandlerOpts{}),
+		scrapers:   make(chan struct{}, 4),
 		requests:   counter("requests_total", "Requests by route and status; 499 is a client that went away.", "route", "code", "model", "version"),
 		seconds:    histogram("request_seconds", "Time from a request's header to the end of its answer.", "route", "model", "version"),
 		rejects:    counter("rejected_total", "Requests that were not computed to the end, by reason.", "model", "version", "reason"),

@@ -26,6 +26,12 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, c *call) e
 }
 
 func (s *Server) operatorMetrics(w http.ResponseWriter, r *http.Request, _ *call) error {
+	select {
+	case s.met.scrapers <- struct{}{}:
+	default:
+		return failf(http.StatusServiceUnavailable, "others read the metrics, try again later")
+	}
+	defer func() { <-s.met.scrapers }()
 	s.met.scrape.ServeHTTP(w, r)
 	return nil
 }

@@ -6,9 +6,13 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"net/textproto"
 )
 
-const maxParts = 16 // of a form
+const (
+	maxParts  = 16      // of a form
+	maxHeader = 8 << 10 // of a part, in bytes
+)
 
 // readPictures reads the encoded pictures in any of the forms. several says that they came as a list, also one of one.
 func (s *Server) readPictures(w http.ResponseWriter, r *http.Request, mem *arena) (pictures [][]byte, several bool, err error) {
@@ -64,6 +68,9 @@ func readPart(form *multipart.Reader, mem *arena) (data []byte, err error) {
 			}
 			return nil, badRequest("the form is malformed")
 		}
+		if headerSize(part.Header) > maxHeader {
+			return nil, badRequest("a part of the form has a header of more than %d bytes", maxHeader)
+		}
 		if part.FileName() == "" && part.FormName() != "image" {
 			continue
 		}
@@ -74,6 +81,15 @@ func readPart(form *multipart.Reader, mem *arena) (data []byte, err error) {
 			return nil, err
 		}
 	}
+}
+
+func headerSize(h textproto.MIMEHeader) (n int) {
+	for k, values := range h {
+		for _, v := range values {
+			n += len(k) + len(v)
+		}
+	}
+	return n
 }
 
 // picturesOfJSON decodes {"image": base64} or {"images": [base64, …]}.

@@ -100,6 +100,7 @@ func (f wireField) scalars(element protowire.Type, call func(uint64) error) erro
 // The kinds of InferParameter, by the number of its field.
 const (
 	paramInt  = 2
+	paramText = 3
 	paramUint = 5
 )
 
@@ -109,6 +110,7 @@ type wireParam struct {
 	kind protowire.Number
 	num  uint64
 	some bool // it is not 0, false or ""
+	text string
 }
 
 // whole is the value of a parameter that counts something.
@@ -127,6 +129,9 @@ func (r *rpcReader) one(b []byte, seen *[]string) (p wireParam, err error) {
 			if value, err = f.bytes(); err == nil {
 				err = eachField(value, func(kind protowire.Number, v wireField) error {
 					p.kind, p.num, p.some = kind, v.num, v.num != 0 || len(v.data) > 0
+					if kind == paramText {
+						p.text = short(string(v.data))
+					}
 					return nil
 				})
 			}
@@ -178,8 +183,13 @@ func (r *rpcReader) input(b []byte) error {
 			})
 		case 4:
 			var p wireParam
-			if p, err = r.paramOf(f, &seen); err == nil && strings.HasPrefix(p.key, "shared_memory_") {
+			p, err = r.paramOf(f, &seen)
+			switch {
+			case err != nil:
+			case strings.HasPrefix(p.key, "shared_memory_"):
 				err = errShared
+			case p.key == "content_type":
+				in.base64 = p.text == "base64"
 			}
 		case 5:
 			if in.have {
