@@ -151,7 +151,7 @@ func (r *requestReader) requestParameter(key string) (err error) {
 
 // sequence lets the values pass that say that there is none.
 func (r *requestReader) sequence(key string) error {
-	some := false
+	var some bool
 	var err error
 	switch r.peek() {
 	case '"':
