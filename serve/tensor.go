@@ -57,6 +57,15 @@ func (d Datatype) String() string {
 // MarshalText writes the protocol name.
 func (d Datatype) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
+// UnmarshalText reads the protocol name.
+func (d *Datatype) UnmarshalText(name []byte) (err error) {
+	var ok bool
+	if *d, ok = ParseDatatype(string(name)); !ok {
+		err = fmt.Errorf("serve: unknown datatype %q", name)
+	}
+	return err
+}
+
 // Size is the number of bytes of one element, and 0 for Bytes.
 func (d Datatype) Size() int {
 	if int(d) >= len(datatypes) {
