@@ -68,7 +68,7 @@ func (g *rpcServer) modelInfer(ss grpc.ServerStream) (err error) {
 	if err != nil {
 		return err
 	}
-	defer in.free()
+	defer in.slow.Stop()
 	in.slow.Reset(g.s.opt.BodyIdleTimeout)
 	src, err := in.next()
 	if errors.Is(err, io.EOF) {
@@ -116,7 +116,7 @@ func (g *rpcServer) modelStreamInfer(ss grpc.ServerStream) error {
 	if err != nil {
 		return err
 	}
-	defer in.free()
+	defer in.slow.Stop()
 	idle := &idleCancel{cancel: in.call.cancel}
 	defer context.AfterFunc(g.draining, idle.stop)()
 	queue := make(chan *pending, g.s.opt.Cores-1)

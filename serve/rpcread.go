@@ -11,11 +11,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/mem"
 )
 
-// readPiece is the most that is taken from a stream at once, and then held twice.
-const readPiece = 1 << 20
+// readPiece is what must come of a message before the client is too slow.
+const readPiece = 32 << 10
 
 // wireStream is a call's stream below grpc's codec. grpc's own way to a message opens the flow-control window for all
 // of it and gathers it in memory before anybody could refuse it; from here its length is known when the first bytes
@@ -23,8 +22,8 @@ const readPiece = 1 << 20
 //
 // These are exported methods of an unexported type: an update of grpc that renames them fails every test of calls.
 type wireStream interface {
-	ReadMessageHeader(header []byte) error
-	Read(n int) (mem.BufferSlice, error)
+	// ReadMessageHeader fills p, whatever it is of. It returns io.EOF when the stream ended before.
+	ReadMessageHeader(p []byte) error
 	RecvCompress() string
 }
 
@@ -36,10 +35,8 @@ type inbound struct {
 	call *rpc
 	from wireStream
 
-	read int64           // bytes of all messages
-	left int             // bytes of the message that are not taken from the stream
-	bufs mem.BufferSlice // taken, but for the first at bytes of the first
-	at   int
+	read int64       // bytes of all messages
+	left int         // bytes of the message that were not read
 	end  time.Time   // when all of the message must be there
 	slow *time.Timer // cancels the call; stopped between messages
 }
@@ -93,29 +90,19 @@ func (in *inbound) next() (io.Reader, error) {
 
 // Read reads of the message.
 func (in *inbound) Read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	if len(in.bufs) == 0 {
-		if in.left == 0 {
-			return 0, io.EOF
+	n := min(in.left, len(p), readPiece)
+	if n == 0 {
+		if len(p) == 0 {
+			return 0, nil
 		}
-		in.slow.Reset(min(in.s.opt.BodyIdleTimeout, time.Until(in.end)))
-		n := min(in.left, max(len(p), 512), readPiece)
-		bufs, err := in.from.Read(n)
-		if err != nil {
-			return 0, in.lost(err)
-		}
-		in.left -= n
-		in.read += int64(n)
-		in.bufs, in.at = bufs, 0
+		return 0, io.EOF
 	}
-	first := in.bufs[0].ReadOnlyData()
-	n := copy(p, first[in.at:])
-	if in.at += n; in.at == len(first) {
-		in.bufs[0].Free()
-		in.bufs, in.at = in.bufs[1:], 0
+	in.slow.Reset(min(in.s.opt.BodyIdleTimeout, time.Until(in.end)))
+	if err := in.from.ReadMessageHeader(p[:n]); err != nil {
+		return 0, in.lost(notEOF(err))
 	}
+	in.left -= n
+	in.read += int64(n)
 	return n, nil
 }
 
@@ -124,13 +111,6 @@ func (in *inbound) finish() error {
 	_, err := io.Copy(io.Discard, in)
 	in.slow.Stop()
 	return err
-}
-
-// free gives back what was taken and not read.
-func (in *inbound) free() {
-	in.slow.Stop()
-	in.bufs.Free()
-	in.bufs = nil
 }
 
 // last reports a message too many, where one was to come.

@@ -306,7 +306,7 @@ func (r *rpcReader) contents(in *wireInput, b []byte) error {
 		return err
 	}
 	if n > want {
-		return badRequest("input %q: more values than the shape asks for, %d", name, want)
+		return badRequest("more values than the shape asks for, %d", want)
 	}
 	if n < want {
 		return badRequest("input %q: %d values, its shape asks for %d", name, n, want)

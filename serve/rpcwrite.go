@@ -2,7 +2,6 @@ package serve
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -133,10 +132,10 @@ func (s *sending) Put(*[]byte) {
 	}
 }
 
-// wait returns when grpc holds nothing any more, or is too slow to say so.
-func (s *sending) wait(ctx context.Context, idle time.Duration) error {
+// wait returns when grpc holds nothing any more, and false when no piece has left it for the idle time.
+func (s *sending) wait(ctx context.Context, idle time.Duration) (ok bool) {
 	if s.note == nil {
-		return nil
+		return true
 	}
 	slow := time.NewTimer(idle)
 	defer slow.Stop()
@@ -145,22 +144,27 @@ func (s *sending) wait(ctx context.Context, idle time.Duration) error {
 		case <-s.note:
 			slow.Reset(idle)
 		case <-slow.C:
-			return errors.New("the client does not read its answer")
+			return false
 		case <-ctx.Done():
-			return errGone
+			return true
 		}
 	}
-	return nil
+	return true
 }
 
 // send sends a reply whose outputs are in the arena. They are not touched again before grpc is done with them.
 func (s *Server) send(ss grpc.ServerStream, r *reply, a *arena) error {
 	err := ss.SendMsg(r)
-	if err == nil {
-		err = r.sent.wait(ss.Context(), s.opt.WriteIdleTimeout)
+	if err == nil && !r.sent.wait(ss.Context(), s.opt.WriteIdleTimeout) {
+		// The end of a call queues behind its answer; what frees both is the end of the connection.
+		if _, p := peerOf(ss.Context()); p.conn != nil {
+			_ = p.conn.Close()
+		}
+		err = errGone
 	}
 	if r.sent.left.Load() > 0 {
 		a.abandon()
+		err = errGone
 	}
 	if err != nil {
 		return errGone
