@@ -74,8 +74,8 @@ func typed(d serve.Datatype, data []byte) *oippb.InferTensorContents {
 	return c
 }
 
-// forms sends one input in every form that the protocols have and hands the bytes of the first output to check.
-type forms struct {
+// everyForm sends one input in every form that the protocols have and hands the bytes of the first output to check.
+type everyForm struct {
 	conn  *grpc.ClientConn
 	url   string
 	model string
@@ -87,7 +87,7 @@ type forms struct {
 	raw   bool   // a body of nothing but the tensor
 }
 
-func (f *forms) each(t *testing.T, check func(form string, output []byte)) {
+func (f *everyForm) each(t *testing.T, check func(form string, output []byte)) {
 	t.Helper()
 	shape, err := json.Marshal(f.shape)
 	if err != nil {
@@ -187,7 +187,7 @@ func TestSameBytes(t *testing.T) {
 			}
 			shape := []int64{int64(len(es))}
 			want := inProcess(t, rt, ortModels+"/identity_"+names[d]+".onnx", d, shape, data)
-			f := &forms{conn, url, names[d], "x", d, shape, data, strings.Trim(strings.Join(text, ","), ","), d != serve.Bytes}
+			f := &everyForm{conn, url, names[d], "x", d, shape, data, strings.Trim(strings.Join(text, ","), ","), d != serve.Bytes}
 			f.each(t, func(form string, got []byte) {
 				if !bytes.Equal(got, want) {
 					t.Errorf("%s: got %q, want %q", form, got, want)
@@ -207,7 +207,7 @@ func TestSameBytes(t *testing.T) {
 		}
 		shape := []int64{1, 3, 224, 224}
 		want := inProcess(t, rt, "testdata/picture.onnx", serve.FP32, shape, floats(xs...))
-		f := &forms{conn, url, "picture", "input", serve.FP32, shape, floats(xs...), strings.Trim(string(text), "[]"), true}
+		f := &everyForm{conn, url, "picture", "input", serve.FP32, shape, floats(xs...), strings.Trim(string(text), "[]"), true}
 		f.each(t, func(form string, got []byte) {
 			if !bytes.Equal(got, want) {
 				t.Errorf("%s: got %v, want %v", form, got, want)
