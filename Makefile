@@ -25,7 +25,7 @@ TESTED    = $(GO) list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | sed
 RACELESS  = $(TESTED) | awk '/wangkuiyi\/gotorch/ || $$1 == "spos/export" {print $$1}'
 RACING    = $(TESTED) | awk '!/wangkuiyi\/gotorch/ && $$1 != "spos/export" {print $$1}'
 
-.PHONY: all native peers build quickstart test conformance promtool check format vet modern lint generated torchless edge fuzz bench soak-serve fmt generate clean
+.PHONY: all native peers build quickstart test conformance promtool check format vet modern lint generated torchless edge fuzz bench originals soak-serve fmt generate clean
 
 all: build
 
@@ -110,6 +110,12 @@ fuzz: native
 
 bench: native
 	$(NATIVE) $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+# Full-size checkpoints of every published code base, by a Python with torch
+# that SPOS_TORCH_PYTHON names, imported and compared. Takes minutes.
+originals: native
+	@test -n "$(SPOS_TORCH_PYTHON)" || { echo "name a Python with torch: make originals SPOS_TORCH_PYTHON=PATH"; exit 1; }
+	$(NATIVE) $(GO) test -run TestOriginals -v -timeout 60m ./supernet ./cmd/spos
 
 # A thousand reloads under load: nothing fails, and memory stays level.
 soak-serve:
