@@ -11,6 +11,7 @@ STAMP     = -X spos/cmd/internal/cli.Version=$(VERSION)
 NATIVE    = . .native/env.sh;
 LINT      = $(GO) tool -modfile=tools/go.mod golangci-lint
 FUZZTIME ?= 20s
+H2SPEC   ?= v2.2.1+incompatible
 BENCH    ?= .
 
 # A Python with the projects that ours is compared with: tests that need one
@@ -120,6 +121,24 @@ originals: native
 # A thousand reloads under load: nothing fails, and memory stays level.
 soak-serve:
 	SPOS_SOAK=1000 $(GO) test -run ReloadsUnderLoad -v -timeout 30m ./serve
+
+.PHONY: telemetry readonly h2spec deploy
+
+# The server of a process of its own: what it says to the world in 20 seconds,
+# and that it needs to write nowhere and be nobody.
+telemetry: native
+	$(NATIVE) SPOS_TELEMETRY=20 $(GO) test -count=1 -v -run '^TestTelemetry$$' ./cmd/spos-edge
+
+readonly: native
+	$(NATIVE) SPOS_READONLY=1 $(GO) test -count=1 -v -run '^TestReadOnly$$' ./cmd/spos-edge
+
+h2spec:
+	GOBIN=$(CURDIR)/bin $(GO) install github.com/summerwind/h2spec/cmd/h2spec@$(H2SPEC)
+	SPOS_H2SPEC=$(CURDIR)/bin/h2spec $(GO) test -count=1 -v -run '^TestH2spec$$' ./serve
+
+# Everything under docs/deploy that a tool on this machine knows how to check.
+deploy:
+	docs/deploy/check
 
 fmt:
 	$(LINT) fmt

@@ -381,7 +381,11 @@ func (s *Server) httpServer(work context.Context, h http.Handler, clients bool) 
 		IdleTimeout:       s.opt.IdleTimeout,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: s.opt.WriteIdleTimeout},
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams,
+			MaxReadFrameSize:     16 << 10, // the default lets every connection hold a buffer of 1 MiB
+			WriteByteTimeout:     s.opt.WriteIdleTimeout,
+		},
 	}
 	if s.certs != nil {
 		hs.TLSConfig = s.certs.Config(clients, "h2", "http/1.1")
