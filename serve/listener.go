@@ -1,8 +1,12 @@
 package serve
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net"
 	"sync"
+	"syscall"
 )
 
 // limitedListener accepts while fewer than a number of its connections are open. The kernel holds the rest.
@@ -125,4 +129,33 @@ type notedConn struct {
 func (c *notedConn) Close() error {
 	c.set.remove(c)
 	return c.Conn.Close()
+}
+
+// fitConns lowers MaxConns to what the process has descriptors for.
+func (s *Server) fitConns() {
+	limit, ok := descriptors()
+	if s.metrics != nil {
+		limit -= min(limit, maxOperators)
+	}
+	clients := 1
+	if s.grpc != nil {
+		clients++
+	}
+	if n := fitConns(s.opt.MaxConns, clients, limit); ok && n < s.opt.MaxConns {
+		s.opt.Logger.Warn("fewer connections than wanted, the process may open too few files", "wanted", s.opt.MaxConns, "connections", n, "ulimit", limit)
+		s.opt.MaxConns = n
+	}
+}
+
+func listen(addr string) (net.Listener, error) {
+	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("serve: %s is in use by another program: stop it, or choose another address (port 0 takes a free one)", addr)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("serve: %s: ports below 1024 need privileges: choose another", addr)
+	case err != nil:
+		return nil, fmt.Errorf("serve: %w", err)
+	}
+	return ln, nil
 }

@@ -20,7 +20,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -221,35 +220,6 @@ func New(o Options, models ...Model) (_ *Server, err error) {
 	return s, s.openAccess()
 }
 
-// fitConns lowers MaxConns to what the process has descriptors for.
-func (s *Server) fitConns() {
-	limit, ok := descriptors()
-	if s.metrics != nil {
-		limit -= min(limit, maxOperators)
-	}
-	clients := 1
-	if s.grpc != nil {
-		clients++
-	}
-	if n := fitConns(s.opt.MaxConns, clients, limit); ok && n < s.opt.MaxConns {
-		s.opt.Logger.Warn("fewer connections than wanted, the process may open too few files", "wanted", s.opt.MaxConns, "connections", n, "ulimit", limit)
-		s.opt.MaxConns = n
-	}
-}
-
-func listen(addr string) (net.Listener, error) {
-	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("serve: %s is in use by another program: stop it, or choose another address (port 0 takes a free one)", addr)
-	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("serve: %s: ports below 1024 need privileges: choose another", addr)
-	case err != nil:
-		return nil, fmt.Errorf("serve: %w", err)
-	}
-	return ln, nil
-}
-
 // Addr is the address that the server listens on.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
@@ -365,42 +335,6 @@ func (s *Server) drain(ctx context.Context, cut context.CancelCauseFunc, groups 
 		group.Wait()
 	}
 	return errs.join()
-}
-
-// maxOperators is how many connections the metrics' listener has at once.
-const maxOperators = 16
-
-// maxStreams bounds the requests of one connection of HTTP/2, gRPC's too, that are answered at once.
-const maxStreams = 100
-
-func (s *Server) httpServer(work context.Context, h http.Handler, clients bool) webServer {
-	hs := &http.Server{
-		Handler:           h,
-		BaseContext:       func(net.Listener) context.Context { return work },
-		ReadHeaderTimeout: s.opt.HeaderTimeout,
-		IdleTimeout:       s.opt.IdleTimeout,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
-		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: maxStreams,
-			MaxReadFrameSize:     16 << 10, // the default lets every connection hold a buffer of 1 MiB
-			WriteByteTimeout:     s.opt.WriteIdleTimeout,
-		},
-	}
-	if s.certs != nil {
-		hs.TLSConfig = s.certs.Config(clients, "h2", "http/1.1")
-	}
-	return webServer{hs}
-}
-
-// webServer serves TLS where it has certificates.
-type webServer struct{ *http.Server }
-
-func (w webServer) Serve(ln net.Listener) error {
-	if w.TLSConfig != nil {
-		return w.ServeTLS(ln, "", "")
-	}
-	return w.Server.Serve(ln)
 }
 
 // Close frees the port and the models of a server that was not run.
