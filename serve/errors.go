@@ -77,17 +77,19 @@ func badRequest(format string, args ...any) error {
 const statusClientGone = 499
 
 var (
-	errNoPath = &httpError{code: http.StatusNotFound, msg: "no such path"}
-	errBusy   = &httpError{code: http.StatusServiceUnavailable, msg: "the model's queue is full, try again later"}
-	errMemory = &httpError{code: http.StatusServiceUnavailable, msg: "the requests in flight hold all memory that they may, try again later"}
-	errNeeds  = &httpError{code: http.StatusRequestEntityTooLarge, msg: "the request needs more memory than the server has for all of them"}
-	errQueued = &httpError{code: http.StatusServiceUnavailable, msg: "the request's time ran out while it waited in the queue"}
-	errRun    = &httpError{code: http.StatusGatewayTimeout, msg: "the request's time ran out while the model computed"}
-	errStop   = &httpError{code: http.StatusServiceUnavailable, msg: "the server stopped before the request was done"}
-	errGone   = &httpError{code: statusClientGone, msg: "the client went away"}
-	errLarge  = &httpError{code: http.StatusRequestEntityTooLarge, msg: "the request's body is larger than the server accepts"}
-	errMethod = &httpError{code: http.StatusNotImplemented, msg: "no such method"}
-	errSlow   = &httpError{code: http.StatusRequestTimeout, msg: "the request's body did not arrive in time"}
+	errNoPath  = &httpError{code: http.StatusNotFound, msg: "no such path"}
+	errBusy    = &httpError{code: http.StatusServiceUnavailable, msg: "the model's queue is full, try again later"}
+	errMemory  = &httpError{code: http.StatusServiceUnavailable, msg: "the requests in flight hold all memory that they may, try again later"}
+	errNeeds   = &httpError{code: http.StatusRequestEntityTooLarge, msg: "the request needs more memory than the server has for all of them"}
+	errQueued  = &httpError{code: http.StatusServiceUnavailable, msg: "the request's time ran out while it waited in the queue"}
+	errRun     = &httpError{code: http.StatusGatewayTimeout, msg: "the request's time ran out while the model computed"}
+	errStop    = &httpError{code: http.StatusServiceUnavailable, msg: "the server stopped before the request was done"}
+	errGone    = &httpError{code: statusClientGone, msg: "the client went away"}
+	errLarge   = &httpError{code: http.StatusRequestEntityTooLarge, msg: "the request's body is larger than the server accepts"}
+	errMethod  = &httpError{code: http.StatusNotImplemented, msg: "no such method"}
+	errIdle    = &httpError{code: http.StatusServiceUnavailable, msg: "no request came on the stream for too long"}
+	errWatches = &httpError{code: http.StatusServiceUnavailable, msg: "too many streams that only wait are open"}
+	errSlow    = &httpError{code: http.StatusRequestTimeout, msg: "the request's body did not arrive in time"}
 )
 
 // answer is the one table from errors to HTTP. What it does not know is a 500 whose text stays in the log.

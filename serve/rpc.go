@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -52,6 +53,7 @@ type rpcServer struct {
 	drain    context.CancelFunc
 	conns    connSet
 	open     atomic.Int64 // calls
+	watches  atomic.Int64 // those of them that are streams of other services
 }
 
 // rpc is what is known of a call beyond grpc.
@@ -74,8 +76,8 @@ func newRPC(work context.Context, s *Server) *rpcServer {
 	g.draining, g.drain = context.WithCancel(work)
 	g.setServing(false)
 	g.grpc = grpc.NewServer(g.options()...)
-	g.grpc.RegisterService(inferenceService(), g)
-	grpc_health_v1.RegisterHealthServer(g.grpc, g.health)
+	g.grpc.RegisterService(g.observed(inferenceService()), g)
+	g.grpc.RegisterService(g.observed(&grpc_health_v1.Health_ServiceDesc), g.health)
 	reflection.Register(g.grpc)
 	for service, info := range g.grpc.GetServiceInfo() {
 		for _, m := range info.Methods {
@@ -86,7 +88,7 @@ func newRPC(work context.Context, s *Server) *rpcServer {
 	return g
 }
 
-// options are the limits, and the one place for credentials and for what every call passes.
+// options are the limits, and the one place for credentials.
 func (g *rpcServer) options() []grpc.ServerOption {
 	o := &g.s.opt
 	creds := insecure.NewCredentials()
@@ -96,7 +98,6 @@ func (g *rpcServer) options() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(rpcCredentials{creds}),
 		grpc.InTapHandle(g.admit),
-		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
 		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return errMethod }),
 		grpc.ForceServerCodecV2(replyCodec{encoding.GetCodecV2("proto")}),
@@ -187,29 +188,72 @@ func (g *rpcServer) scopeOf(route string) keys.Scope {
 	return g.s.access.scopeOf(route)
 }
 
-func (g *rpcServer) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (answer any, err error) {
-	r := rpcOf(ctx)
-	if err := grpc.SetHeader(ctx, metadata.Pairs("x-request-id", r.id)); err != nil {
-		return nil, err
+// observed makes the calls of a service that take one message and give one pass observe, from before the message on:
+// an interceptor would be called after it.
+func (g *rpcServer) observed(service *grpc.ServiceDesc) *grpc.ServiceDesc {
+	d := *service
+	d.Methods = slices.Clone(d.Methods)
+	for i := range d.Methods {
+		handle := d.Methods[i].Handler
+		d.Methods[i].Handler = func(srv any, ctx context.Context, receive func(any) error, _ grpc.UnaryServerInterceptor) (answer any, err error) {
+			r := rpcOf(ctx)
+			if err := grpc.SetHeader(ctx, metadata.Pairs("x-request-id", r.id)); err != nil {
+				return nil, err
+			}
+			err = g.observe(ctx, r, func() (err error) {
+				answer, err = handle(srv, ctx, func(m any) error { return g.hurry(r, func() error { return receive(m) }) }, nil)
+				return err
+			})
+			return answer, err
+		}
 	}
-	err = g.observe(ctx, r, func() (err error) {
-		answer, err = handle(ctx, req)
-		return err
-	})
-	return answer, err
+	return &d
 }
 
-func (g *rpcServer) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+// hurry ends a call whose message does not come.
+func (g *rpcServer) hurry(r *rpc, receive func() error) error {
+	slow := time.AfterFunc(g.s.opt.BodyIdleTimeout, func() { r.cancel(errSlow) })
+	defer slow.Stop()
+	return receive()
+}
+
+// maxWatches bounds the streams of other services than inference, which may stay open for ever.
+const maxWatches = 64
+
+func (g *rpcServer) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	ctx := ss.Context()
 	r := rpcOf(ctx)
 	if err := ss.SetHeader(metadata.Pairs("x-request-id", r.id)); err != nil {
 		return err
 	}
-	if r.route != "ModelInfer" && r.route != "ModelStreamInfer" {
-		// Such as a watch of the health, which would hold up a server that stops.
-		defer context.AfterFunc(g.draining, func() { r.cancel(errStop) })()
+	return g.observe(ctx, r, func() error {
+		if r.route != "ModelInfer" && r.route != "ModelStreamInfer" {
+			// Such as a watch of the health, which would hold up a server that stops.
+			defer context.AfterFunc(g.draining, func() { r.cancel(errStop) })()
+			defer g.watches.Add(-1)
+			if g.watches.Add(1) > maxWatches {
+				return errWatches
+			}
+			ss = &hurried{ServerStream: ss, g: g, r: r}
+		}
+		return handle(srv, ss)
+	})
+}
+
+// hurried is a stream whose first message must come.
+type hurried struct {
+	grpc.ServerStream
+	g   *rpcServer
+	r   *rpc
+	had bool
+}
+
+func (h *hurried) RecvMsg(m any) error {
+	if h.had {
+		return h.ServerStream.RecvMsg(m)
 	}
-	return g.observe(ctx, r, func() error { return handle(srv, ss) })
+	h.had = true
+	return h.g.hurry(h.r, func() error { return h.ServerStream.RecvMsg(m) })
 }
 
 // observe is what every call passes: limits, panics, errors, metrics and the log.
@@ -222,6 +266,9 @@ func (g *rpcServer) observe(ctx context.Context, r *rpc, do func() error) (err e
 	defer func() {
 		if p := recover(); p != nil {
 			err = s.panicked(p, r.id)
+		}
+		if e, ok := errors.AsType[*httpError](context.Cause(ctx)); ok && status.Code(err) == codes.Canceled {
+			err = e // why we cancelled it
 		}
 		err = g.answer(&r.call, err)
 		if r.route != "ModelStreamInfer" || err != nil { // whose requests are accounted for one by one

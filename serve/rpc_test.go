@@ -34,15 +34,24 @@ func startRPC(t testing.TB, o serve.Options, models ...serve.Model) (*grpc.Clien
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
 	conn := dial(t, s.GRPCAddr().String())
+	runUntilEnd(t, s)
 	t.Cleanup(func() {
-		http.DefaultClient.CloseIdleConnections()
 		if err := conn.Close(); err != nil {
 			t.Error(err)
 		}
+	})
+	return conn, "http://" + s.Addr().String()
+}
+
+// runUntilEnd runs a server until the test ends. It must end well and hold nothing.
+func runUntilEnd(t testing.TB, s *serve.Server) {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections()
 		stop()
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)
@@ -51,7 +60,6 @@ func startRPC(t testing.TB, o serve.Options, models ...serve.Model) (*grpc.Clien
 			t.Errorf("%d bytes are held after the last request", n)
 		}
 	})
-	return conn, "http://" + s.Addr().String()
 }
 
 // dial is a connection over which messages may be of any size.

@@ -117,7 +117,8 @@ func (g *rpcServer) modelStreamInfer(ss grpc.ServerStream) error {
 		return err
 	}
 	defer in.slow.Stop()
-	idle := &idleCancel{cancel: in.call.cancel}
+	idle := newIdleCancel(in.call.cancel, g.s.opt.IdleTimeout)
+	defer idle.timer.Stop()
 	defer context.AfterFunc(g.draining, idle.stop)()
 	queue := make(chan *pending, g.s.opt.Cores-1)
 	var sendErr error
@@ -210,12 +211,30 @@ func streamError(text, id string) *reply {
 	return &reply{head: b, size: int64(len(b))}
 }
 
-// idleCancel cancels a stream, once it is told to stop and has no request.
+// idleCancel cancels a stream that has no request, when it is told to stop or has had none for long.
 type idleCancel struct {
-	cancel  context.CancelCauseFunc
+	cancel context.CancelCauseFunc
+	limit  time.Duration
+	timer  *time.Timer
+
 	mu      sync.Mutex
 	busy    int
 	stopNow bool
+}
+
+func newIdleCancel(cancel context.CancelCauseFunc, limit time.Duration) *idleCancel {
+	i := &idleCancel{cancel: cancel, limit: limit}
+	i.timer = time.AfterFunc(limit, func() { i.end(errIdle) })
+	return i
+}
+
+// end cancels the stream unless it has a request.
+func (i *idleCancel) end(cause error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.busy == 0 {
+		i.cancel(cause)
+	}
 }
 
 func (i *idleCancel) enter() {
@@ -227,17 +246,19 @@ func (i *idleCancel) enter() {
 func (i *idleCancel) leave() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.busy--; i.stopNow && i.busy == 0 {
-		i.cancel(errStop)
+	if i.busy--; i.busy == 0 {
+		i.timer.Reset(i.limit)
+		if i.stopNow {
+			i.cancel(errStop)
+		}
 	}
 }
 
 func (i *idleCancel) stop() {
 	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.stopNow = true; i.busy == 0 {
-		i.cancel(errStop)
-	}
+	i.stopNow = true
+	i.mu.Unlock()
+	i.end(errStop)
 }
 
 func (i *idleCancel) stopped() bool {

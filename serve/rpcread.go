@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/gzip" // known to grpc
 )
 
 // readPiece is what must come of a message before the client is too slow.
@@ -50,6 +52,12 @@ func (g *rpcServer) inbound(ctx context.Context) (*inbound, error) {
 	in := &inbound{s: g.s, ctx: ctx, call: r, from: from}
 	in.slow = time.AfterFunc(time.Hour, func() { r.cancel(errSlow) })
 	in.slow.Stop()
+	if from.RecvCompress() != "" {
+		// grpc would compress the answers as well: more work than tensors are worth.
+		if err := grpc.SetSendCompressor(ctx, encoding.Identity); err != nil {
+			return nil, err
+		}
+	}
 	return in, nil
 }
 
@@ -142,3 +150,14 @@ func (in *inbound) lost(err error) error {
 	}
 	return errGone
 }
+
+func init() { encoding.RegisterCompressor(deflate{}) }
+
+// deflate is what gRPC calls zlib, which grpc does not come with.
+type deflate struct{}
+
+func (deflate) Name() string { return "deflate" }
+
+func (deflate) Compress(w io.Writer) (io.WriteCloser, error) { return zlib.NewWriter(w), nil }
+
+func (deflate) Decompress(r io.Reader) (io.Reader, error) { return zlib.NewReader(r) }
