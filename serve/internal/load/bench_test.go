@@ -1,18 +1,13 @@
 package load_test
 
 import (
-	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"text/tabwriter"
 	"time"
 
 	"spos/internal/ort"
@@ -20,53 +15,43 @@ import (
 )
 
 var (
-	measure = flag.Bool("measure", false, "measure a server under load, for minutes")
-	server  = flag.String("server", "", "spos-edge to measure (default: one that is built from this source)")
-	network = flag.String("model", "", "ONNX file of a network of 224×224 pictures to measure with (default: a ShuffleNetV2)")
-	length  = flag.Duration("length", 5*time.Second, "time of one measurement")
-	storm   = flag.Duration("storm", 60*time.Second, "time of one measurement of overload")
-	repeats = flag.Int("repeats", 5, "how often measurements that are compared take turns")
-	output  = flag.String("report", "", "file to write the measurements to, as JSON")
-	only    = flag.String("only", "", "parts to measure, of: single closed open storm (default: all)")
+	measure  = flag.Bool("measure", false, "measure a server under load, for minutes")
+	server   = flag.String("server", "", "spos-edge to test (default: one that is built from this source)")
+	network  = flag.String("model", "", "ONNX file of a network of 224×224 pictures to measure with (default: a ShuffleNetV2)")
+	peer     = flag.String("peer", "", "address of another server of the same network, called shuffle, to compare with")
+	length   = flag.Duration("length", 5*time.Second, "time of one measurement")
+	storm    = flag.Duration("storm", 60*time.Second, "time of one measurement of overload")
+	repeats  = flag.Int("repeats", 5, "how often measurements that are compared take turns")
+	output   = flag.String("report", "", "file to write the measurements to, as JSON")
+	only     = flag.String("only", "single closed open storm", "parts to measure")
+	requests = flag.Int("requests", 20_000, "how many requests look for memory that is left behind")
 )
 
 // bench is a server, the same model in this process, and what was measured.
 type bench struct {
 	t     *testing.T
 	p     *load.Process
+	cores int
 	runs  []*ort.Fixed // one for each core
-	input []byte
 	jpeg  []byte
+	names []string // of dials, in order
 	dials map[string]load.Dial
 	rows  []row
-	notes map[string]float64
+	notes []note
 }
 
-// row is one measurement.
-type row struct {
-	Name string `json:"name"`
-	load.Result
-	// ServerCPU and ClientCPU are milliseconds a request, answered or refused.
-	ServerCPU float64 `json:"server_cpu_ms"`
-	ClientCPU float64 `json:"client_cpu_ms"`
-	// Others is how many cores other programs kept busy.
-	Others float64 `json:"others"`
-	// RSS is the server's memory in MiB afterwards.
-	RSS float64 `json:"rss_mib"`
-	at  time.Time
-}
-
+// TestMeasure is `make bench-serve`. It fails on answers that are wrong, not on figures: those are for people, who know
+// what else their machine does.
 func TestMeasure(t *testing.T) {
 	if !*measure {
 		t.Skip("make bench-serve runs it")
 	}
 	b := newBench(t)
-	parts := []struct {
+	for _, p := range []struct {
 		name string
 		do   func()
-	}{{"single", b.single}, {"closed", b.closed}, {"open", b.open}, {"storm", b.storm}}
-	for _, p := range parts {
-		if *only == "" || strings.Contains(*only, p.name) {
+	}{{"single", b.single}, {"closed", b.closed}, {"open", b.open}, {"storm", b.storm}} {
+		if strings.Contains(*only, p.name) {
 			p.do()
 		}
 	}
@@ -74,40 +59,35 @@ func TestMeasure(t *testing.T) {
 }
 
 func newBench(t *testing.T) *bench {
-	rt, edge := library(t), program(t)
-	repository, model := shuffle(t, edge)
-	p, err := load.Start(context.WithoutCancel(t.Context()), 2, edge, "serve", "--repository", repository, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Stop(); err != nil {
-			t.Errorf("the server: %v: %s", err, p.Log())
-		}
-	})
-	b := &bench{t: t, p: p, input: pixels(), jpeg: picture(t), notes: map[string]float64{}}
+	rt := library(t)
+	repository, model := shuffle(t)
+	p := serving(t, repository)
+	b := &bench{t: t, p: p, cores: runtime.GOMAXPROCS(0), jpeg: picture(t)}
 	session, err := rt.OpenSession(model, ort.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { session.Close() })
-	for range runtime.GOMAXPROCS(0) {
+	input := pixels()
+	for range b.cores {
 		in, err := ort.New(ort.Float32, 1, 3, 224, 224)
 		if err != nil {
 			t.Fatal(err)
 		}
-		copy(in.Data, b.input)
+		copy(in.Data, input)
 		f, err := session.Fix([]ort.Tensor{in}, make([]ort.Tensor, 1))
 		if err != nil {
 			t.Fatal(err)
 		}
 		b.runs = append(b.runs, f)
 	}
+	b.names = []string{"raw", "grpc", "json", "jpeg"}
 	b.dials = map[string]load.Dial{
-		"raw":  raw(p.HTTP(), b.input),
-		"json": inJSON(p.HTTP(), b.input),
-		"grpc": viaGRPC(p.GRPC(), b.input),
-		"jpeg": classify(p.HTTP(), b.jpeg),
+		"raw": raw(p.HTTP(), input), "grpc": viaGRPC(p.GRPC(), input), "json": inJSON(p.HTTP(), input), "jpeg": classify(p.HTTP(), b.jpeg),
+	}
+	if *peer != "" {
+		b.names = append(b.names, "binary", "peer")
+		b.dials["binary"], b.dials["peer"] = binaryTail(p.HTTP(), input), binaryTail(*peer, input)
 	}
 	for name, d := range b.dials { // warm
 		if r := load.Closed(t.Context(), d, 2, 500*time.Millisecond); r.Count["failed"] > 0 {
@@ -117,38 +97,7 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
-// measured runs a load and notes what it cost.
-func (b *bench) measured(name string, do func() load.Result) row {
-	b.t.Helper()
-	serverBefore, err := b.p.CPU()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	ownBefore, busyBefore, start := load.OwnCPU(), load.Busy(), time.Now()
-	r := row{Name: name, Result: do(), at: start}
-	wall := time.Since(start)
-	serverAfter, err := b.p.CPU()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	own := load.OwnCPU() - ownBefore
-	n := float64(max(r.Count["answered"]+r.Count["refused"], 1))
-	r.ServerCPU = (serverAfter - serverBefore).Seconds() * 1e3 / n
-	r.ClientCPU = own.Seconds() * 1e3 / n
-	r.Others = (load.Busy() - busyBefore - own - (serverAfter - serverBefore)).Seconds() / wall.Seconds()
-	now, _, err := b.p.Memory()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	r.RSS = float64(now) / (1 << 20)
-	if r.Count["failed"] > 0 {
-		b.t.Errorf("%s: %d requests failed: %s", name, r.Count["failed"], r.Err)
-	}
-	b.rows = append(b.rows, r)
-	return r
-}
-
-// inProcess is the loop that a server is held against: runs on as many goroutines as there are clients, and nothing else.
+// inProcess is the loop that a server is held against: runs, and nothing else.
 type inProcess struct{ f *ort.Fixed }
 
 func (c inProcess) Do() (load.Outcome, error) { return load.Answered, c.f.Run() }
@@ -177,141 +126,123 @@ func (c decoding) Do() (load.Outcome, error) {
 }
 func (c decoding) Close() error { return nil }
 
+func (b *bench) loop(name string, dial load.Dial, clients int, d time.Duration) row {
+	return b.measured(fmt.Sprintf("%s c=%d", name, clients), func() load.Result {
+		return load.Closed(b.t.Context(), dial, clients, d)
+	})
+}
+
 // single compares one client's latencies with the same work in this process, in turns.
 func (b *bench) single() {
-	dials := map[string]load.Dial{
-		"in process": b.inProcess(),
-		"decode":     func() (load.Client, error) { return decoding{b, make([]float32, 3*224*224)}, nil },
-	}
-	names := []string{"in process", "decode"}
-	for _, name := range []string{"raw", "grpc", "json", "jpeg"} {
-		if b.dials[name] != nil {
-			names = append(names, name)
-			dials[name] = b.dials[name]
-		}
-	}
-	medians := map[string][]float64{}
+	m := medians{}
 	for range *repeats {
-		dials["in process"] = b.inProcess()
-		p50 := map[string]float64{}
-		for _, name := range names {
-			r := b.measured(name+" c=1", func() load.Result {
-				return load.Closed(b.t.Context(), dials[name], 1, *length/5)
-			})
-			p50[name] = r.Latency.P50
+		run := b.loop("in process", b.inProcess(), 1, *length/5)
+		decode := b.loop("decode", func() (load.Client, error) { return decoding{b, make([]float32, 3*224*224)}, nil }, 1, *length/5)
+		r := map[string]row{}
+		for _, name := range b.names {
+			r[name] = b.loop(name, b.dials[name], 1, *length/5)
 		}
-		for name, v := range map[string]float64{
-			"raw - run, ms": p50["raw"] - p50["in process"], "grpc - run, ms": p50["grpc"] - p50["in process"],
-			"json / raw": p50["json"] / p50["raw"], "jpeg - decode - run, ms": p50["jpeg"] - p50["decode"] - p50["in process"],
-		} {
-			medians[name] = append(medians[name], v)
-		}
+		m.add("run", run.Latency.P50)
+		m.add("raw", r["raw"].Latency.P50-run.Latency.P50)
+		m.add("raw CPU", r["raw"].ServerCPU-run.ClientCPU)
+		m.add("grpc", r["grpc"].Latency.P50-run.Latency.P50)
+		m.add("grpc CPU", r["grpc"].ServerCPU-run.ClientCPU)
+		m.add("json", r["json"].Latency.P50/r["raw"].Latency.P50)
+		m.add("jpeg", r["jpeg"].Latency.P50-decode.Latency.P50-run.Latency.P50)
+		m.add("jpeg CPU", r["jpeg"].ServerCPU-decode.ClientCPU-run.ClientCPU)
+		m.add("binary", r["binary"].Latency.P50)
+		m.add("peer", r["peer"].Latency.P50)
 	}
-	for name, vs := range medians {
-		b.notes[name] = load.Median(vs)
+	b.notes = append(
+		b.notes,
+		note{Name: "p50 of a run in process, ms", Value: m.of("run")},
+		note{Name: "p50 of raw binary beyond the run, ms", Value: m.of("raw"), Most: 0.3},
+		note{Name: "p50 of gRPC beyond the run, ms", Value: m.of("grpc"), Most: 0.5},
+		note{Name: "p50 of JSON, times raw binary", Value: m.of("json"), Most: 3},
+		note{Name: "p50 of a JPEG beyond decoding and the run, ms", Value: m.of("jpeg"), Most: 0.5},
+		note{Name: "server CPU of raw binary beyond the run, ms", Value: m.of("raw CPU")},
+		note{Name: "server CPU of gRPC beyond the run, ms", Value: m.of("grpc CPU")},
+		note{Name: "server CPU of a JPEG beyond decoding and the run, ms", Value: m.of("jpeg CPU")},
+	)
+	if *peer != "" {
+		b.notes = append(b.notes, note{Name: "p50 of binary tensors, ms", Value: m.of("binary")}, note{Name: "the same of the other server, ms", Value: m.of("peer")})
 	}
 }
 
 // closed looks for the most that the server answers, in turns with the loop in this process.
 func (b *bench) closed() {
-	cores := len(b.runs)
-	shares := map[string][]float64{}
+	m := medians{}
 	for range *repeats {
-		alone := b.measured("in process", func() load.Result {
-			return load.Closed(b.t.Context(), b.inProcess(), cores, *length/5)
-		})
+		alone := b.loop("in process", b.inProcess(), b.cores, *length/5)
 		for _, name := range []string{"raw", "grpc"} {
-			if b.dials[name] == nil {
-				continue
-			}
-			r := b.measured(fmt.Sprintf("%s c=%d", name, 2*cores), func() load.Result {
-				return load.Closed(b.t.Context(), b.dials[name], 2*cores, *length/5)
-			})
+			r := b.loop(name, b.dials[name], 2*b.cores, *length/5)
 			// The client took processor time that the loop in this process had for itself.
-			left := float64(cores) - r.ClientCPU*r.Rate/1e3
-			shares[name] = append(shares[name], r.Rate/(alone.Rate*left/float64(cores)))
-			b.notes["rate of runs in process"] = alone.Rate
+			left := float64(b.cores) - r.ClientCPU*r.Rate/1e3
+			m.add(name, r.Rate/(alone.Rate*left/float64(b.cores)))
 		}
+		m.add("run", alone.Rate)
 	}
-	for name, vs := range shares {
-		b.notes["share of the loop's rate, "+name] = load.Median(vs)
-	}
-	for _, name := range []string{"raw", "grpc", "json", "jpeg"} {
+	b.notes = append(
+		b.notes,
+		note{Name: "runs a second in process", Value: m.of("run")},
+		note{Name: "rate of raw binary, times what the client leaves of that", Value: m.of("raw"), Least: 0.95},
+		note{Name: "rate of gRPC, times what the client leaves of that", Value: m.of("grpc")},
+	)
+	for _, name := range b.names {
 		for _, clients := range []int{1, 2, 4, 8, 32} {
-			if b.dials[name] != nil {
-				b.measured(fmt.Sprintf("%s c=%d", name, clients), func() load.Result {
-					return load.Closed(b.t.Context(), b.dials[name], clients, *length)
-				})
-			}
+			b.loop(name, b.dials[name], clients, *length)
 		}
 	}
 }
 
-// capacity is the peak of closed loops, the rate that shares of load are of.
-func (b *bench) capacity() float64 {
-	best := 0.
+// peak is the best of closed loops: the rate that shares of load are of, and the processor time that the client took.
+func (b *bench) peak(name string) (best row) {
 	for _, clients := range []int{2, 4, 8} {
-		r := b.measured(fmt.Sprintf("peak c=%d", clients), func() load.Result {
-			return load.Closed(b.t.Context(), b.dials["raw"], clients, *length/2)
-		})
-		best = max(best, r.Rate)
+		if r := b.loop(name, b.dials[name], clients, *length/2); r.Rate > best.Rate {
+			best = r
+		}
 	}
 	return best
 }
 
-func (b *bench) offered(name string, rate float64, d time.Duration) row {
-	return b.measured(name, func() load.Result {
+func (b *bench) offer(what, name string, rate float64, d time.Duration) row {
+	return b.measured(what, func() load.Result {
 		const most = 1000
-		return load.Open(b.t.Context(), b.dials["raw"], rate, d, most, rand.New(rand.NewPCG(5, uint64(rate))))
+		return load.Open(b.t.Context(), b.dials[name], rate, d, most, rand.New(rand.NewPCG(5, uint64(rate))))
 	})
 }
 
 func (b *bench) open() {
-	capacity := b.capacity()
-	for _, percent := range []int{50, 80, 95, 120, 200} {
-		b.offered(fmt.Sprintf("offered %d %%", percent), capacity*float64(percent)/100, 2**length)
+	for _, name := range []string{"raw", "jpeg"} {
+		capacity := b.peak(name).Rate
+		for _, percent := range []int{50, 80, 95, 120, 200} {
+			b.offer(fmt.Sprintf("%s at %d %%", name, percent), name, capacity*float64(percent)/100, 2**length)
+		}
 	}
 }
 
+// storm offers multiples of what the server can do. Its client works on the same cores, and all the harder the more it
+// offers: what it takes is counted as not there.
 func (b *bench) storm() {
-	capacity := b.capacity()
-	for _, times := range []float64{2, 10} {
-		r := b.offered(fmt.Sprintf("offered %g times", times), times*capacity, *storm)
-		b.notes[fmt.Sprintf("goodput of peak at %g times", times)] = r.Rate / capacity
-		b.notes[fmt.Sprintf("refusal p99 at %g times, ms", times)] = r.Refusal.P99
-		after := b.measured("afterwards c=1", func() load.Result {
-			return load.Closed(b.t.Context(), b.dials["raw"], 1, time.Second)
-		})
-		b.notes[fmt.Sprintf("p50 in the second after %g times, ms", times)] = after.Latency.P50
-	}
-}
-
-func (b *bench) report() {
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "load\tanswered/s\tp50/p90/p99/p99.9/max ms\trefused\trefusal ms\tfailed\tserver CPU ms\tclient CPU ms\tothers\tRSS MiB\tlate p99\t")
-	for _, r := range b.rows {
-		fmt.Fprintf(w, "%s\t%.0f\t%s\t%d\t%s\t%d\t%.2f\t%.2f\t%.2f\t%.0f\t%.1f\t\n", r.Name, r.Rate, r.Latency, r.Count["refused"], r.Refusal,
-			r.Count["failed"], r.ServerCPU, r.ClientCPU, r.Others, r.RSS, r.Late.P99)
-	}
-	if err := w.Flush(); err != nil {
-		b.t.Error(err)
-	}
-	var names []string
-	for name := range b.notes {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		fmt.Printf("%s: %.3f\n", name, b.notes[name])
-	}
-	if *output == "" {
-		return
-	}
-	text, err := json.MarshalIndent(map[string]any{"rows": b.rows, "notes": b.notes}, "", "  ")
-	if err == nil {
-		err = os.WriteFile(*output, append(text, '\n'), 0o644)
-	}
-	if err != nil {
-		b.t.Error(err)
+	for _, name := range []string{"jpeg", "raw", "grpc"} {
+		peak := b.peak(name)
+		usual := b.loop(name, b.dials[name], 1, time.Second)
+		for _, times := range []float64{2, 10} {
+			what := fmt.Sprintf("%s at %g times", name, times)
+			r := b.offer(what, name, times*peak.Rate, *storm)
+			after := b.loop("after "+what, b.dials[name], 1, time.Second)
+			cores := func(r row) float64 {
+				answers := float64(r.Count["answered"]+r.Count["refused"]) / r.Seconds
+				return float64(b.cores) - r.ClientCPU*answers/1e3
+			}
+			b.notes = append(
+				b.notes,
+				note{Name: what + ": goodput of the peak", Value: r.Rate / peak.Rate},
+				note{Name: what + ": goodput of the peak, for the cores that the client left", Value: r.Rate / (peak.Rate * cores(r) / cores(peak)), Least: 0.9},
+				note{Name: what + ": p99 of refusals, ms", Value: r.Refusal.P99, Most: 50},
+				note{Name: what + ": p99 of answers, ms", Value: r.Latency.P99, Most: 1e3 * 1.5 * (100 + float64(b.cores)) / peak.Rate},
+				note{Name: what + ": p50 in the second after it, times the usual", Value: after.Latency.P50 / usual.Latency.P50, Most: 1.5},
+			)
+		}
 	}
 }

@@ -20,16 +20,16 @@ import (
 type Process struct {
 	cmd  *exec.Cmd
 	addr map[string]string
-	log  tail
+	log  journal
 	done chan struct{}
 	err  error
 }
 
-// address is what a server logs when it has taken a port.
-var address = regexp.MustCompile(`msg="?(serving[^"]*?)"? address=(?:http://)?([0-9.]+:[0-9]+)`)
+// address finds what a server logs when it has taken its ports.
+var address = regexp.MustCompile(`(address|grpc)=(?:http://)?([0-9.]+:[0-9]+)`)
 
-// Start runs a program and waits until it has logged the addresses that it serves on, of which kinds is the number.
-func Start(ctx context.Context, kinds int, program string, args ...string) (*Process, error) {
+// Start runs a program and waits until it has logged the addresses that it serves on.
+func Start(ctx context.Context, program string, args ...string) (*Process, error) {
 	p := &Process{cmd: exec.CommandContext(ctx, program, args...), addr: map[string]string{}, done: make(chan struct{})}
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
@@ -45,12 +45,11 @@ func Start(ctx context.Context, kinds int, program string, args ...string) (*Pro
 		for {
 			line, err := lines.ReadString('\n')
 			p.log.add(line)
-			if len(p.addr) < kinds {
-				if m := address.FindStringSubmatch(line); m != nil {
-					if p.addr[m[1]] = m[2]; len(p.addr) == kinds {
-						close(ready)
-					}
+			if len(p.addr) == 0 && strings.Contains(line, "msg=serving ") {
+				for _, m := range address.FindAllStringSubmatch(line, -1) {
+					p.addr[m[1]] = m[2]
 				}
+				close(ready)
 			}
 			if err != nil {
 				break
@@ -67,13 +66,20 @@ func Start(ctx context.Context, kinds int, program string, args ...string) (*Pro
 }
 
 // HTTP and GRPC are the addresses that the server listens on.
-func (p *Process) HTTP() string { return p.addr["serving"] }
+func (p *Process) HTTP() string { return p.addr["address"] }
 
 // GRPC is empty where the server has none.
-func (p *Process) GRPC() string { return p.addr["serving gRPC"] }
+func (p *Process) GRPC() string { return p.addr["grpc"] }
 
 // Log is the end of what the server logged.
 func (p *Process) Log() string { return p.log.String() }
+
+// Logged is how many requests the server logged with a status.
+func (p *Process) Logged(status string) int {
+	p.log.mu.Lock()
+	defer p.log.mu.Unlock()
+	return p.log.statuses[status]
+}
 
 // Signal sends a signal.
 func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
@@ -152,23 +158,32 @@ func Busy() time.Duration {
 	return time.Duration(user+nice+system+irq+soft+steal) * 10 * time.Millisecond
 }
 
-// tail keeps the end of a text.
-type tail struct {
-	mu   sync.Mutex
-	text string
+// journal counts the requests in a log and keeps its end.
+type journal struct {
+	mu       sync.Mutex
+	end      string
+	statuses map[string]int
 }
 
-func (t *tail) add(s string) {
+var answer = regexp.MustCompile(`msg=request .*status=(\w+)`)
+
+func (j *journal) add(line string) {
 	const most = 4 << 10
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.text += s; len(t.text) > most {
-		t.text = t.text[len(t.text)-most:]
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.end += line; len(j.end) > most {
+		j.end = j.end[len(j.end)-most:]
+	}
+	if m := answer.FindStringSubmatch(line); m != nil {
+		if j.statuses == nil {
+			j.statuses = map[string]int{}
+		}
+		j.statuses[m[1]]++
 	}
 }
 
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.text
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.end
 }

@@ -2,6 +2,7 @@ package load_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -29,17 +31,74 @@ import (
 // recipe is how published networks of this class see a picture.
 var recipe = imaging.Recipe{Height: 224, Width: 224, ShortSide: 256, Mean: []float32{.485, .456, .406}, Std: []float32{.229, .224, .225}}
 
-// program is spos-edge, built for the tests of this package.
+// built is where spos-edge is, once a test has asked for it.
+var built struct {
+	sync.Once
+	dir string
+	err error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.dir != "" {
+		if err := os.RemoveAll(built.dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	os.Exit(code)
+}
+
+// program is spos-edge, built from this source unless a flag names another.
 func program(t testing.TB) string {
 	t.Helper()
 	if *server != "" {
 		return *server
 	}
-	path := filepath.Join(t.TempDir(), "spos-edge")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "spos/cmd/spos-edge").CombinedOutput(); err != nil {
-		t.Fatalf("build spos-edge: %v: %s", err, out)
+	built.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "spos"); built.err != nil {
+			return
+		}
+		if out, err := exec.Command("go", "build", "-o", built.dir, "spos/cmd/spos-edge").CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("build spos-edge: %w: %s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
 	}
-	return path
+	return filepath.Join(built.dir, "spos-edge")
+}
+
+// serving is a server of a repository on free ports, with more arguments.
+func serving(t testing.TB, repository string, args ...string) *load.Process {
+	t.Helper()
+	args = append([]string{"serve", "--repository", repository, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"}, args...)
+	p, err := load.Start(context.WithoutCancel(t.Context()), program(t), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Errorf("the server: %v: %s", err, p.Log())
+		}
+	})
+	return p
+}
+
+// repositoryOf holds one file as the model shuffle.
+func repositoryOf(t testing.TB, file string) string {
+	t.Helper()
+	dir := t.TempDir()
+	data, err := os.ReadFile(file)
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(dir, "shuffle", "1"), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "shuffle", "1", "model.onnx"), data, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // library is ONNX Runtime, without which there is nothing to serve.
@@ -56,33 +115,23 @@ func library(t testing.TB) *ort.Runtime {
 	return rt
 }
 
-// shuffle is a ShuffleNetV2 of random weights that knows how to look at pictures, as a repository's only model.
-func shuffle(t testing.TB, edge string) (repository, model string) {
+// shuffle is a repository of a ShuffleNetV2 of random weights that knows how to look at pictures.
+func shuffle(t testing.TB) (repository, model string) {
 	t.Helper()
-	repository = t.TempDir()
-	model = filepath.Join(repository, "shuffle", "1", "model.onnx")
-	if err := os.MkdirAll(filepath.Dir(model), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if *network != "" {
-		data, err := os.ReadFile(*network)
-		if err == nil {
-			err = os.WriteFile(model, data, 0o644)
+	file := *network
+	if file == "" {
+		file = filepath.Join(t.TempDir(), "net.onnx")
+		if out, err := exec.CommandContext(t.Context(), program(t), "export", "--space", "shufflenetv2-mmrazor", "--arch", "spos-mmrazor", "-o", file).CombinedOutput(); err != nil {
+			t.Fatalf("export: %v: %s", err, out)
 		}
+		text, err := json.Marshal(recipe)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return repository, model
+		annotate(t, file, "spos.preprocess", string(text))
 	}
-	if out, err := exec.CommandContext(t.Context(), edge, "export", "--space", "shufflenetv2-mmrazor", "--arch", "spos-mmrazor", "-o", model).CombinedOutput(); err != nil {
-		t.Fatalf("export: %v: %s", err, out)
-	}
-	text, err := json.Marshal(recipe)
-	if err != nil {
-		t.Fatal(err)
-	}
-	annotate(t, model, "spos.preprocess", string(text))
-	return repository, model
+	repository = repositoryOf(t, file)
+	return repository, filepath.Join(repository, "shuffle", "1", "model.onnx")
 }
 
 // annotate adds to a model's metadata: parts of a repeated field may stand anywhere in a message.
@@ -151,6 +200,14 @@ func inJSON(addr string, input []byte) load.Dial {
 	}
 	b = append(b, "]}]}"...)
 	return load.HTTP(addr, "/v2/models/shuffle/infer", http.Header{"Content-Type": {"application/json"}}, b)
+}
+
+// binaryTail is a JSON document with the tensor behind it, which every server of the protocol's binary extension reads.
+func binaryTail(addr string, input []byte) load.Dial {
+	head := fmt.Sprintf(`{"inputs":[{"name":"input","datatype":"FP32","shape":[1,3,224,224],"parameters":{"binary_data_size":%d}}]}`, len(input))
+	return load.HTTP(addr, "/v2/models/shuffle/infer", http.Header{
+		"Inference-Header-Content-Length": {strconv.Itoa(len(head))}, "Content-Type": {"application/octet-stream"},
+	}, append([]byte(head), input...))
 }
 
 func classify(addr string, jpeg []byte) load.Dial {
