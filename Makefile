@@ -118,9 +118,17 @@ originals: native
 	@test -n "$(SPOS_TORCH_PYTHON)" || { echo "name a Python with torch: make originals SPOS_TORCH_PYTHON=PATH"; exit 1; }
 	$(NATIVE) $(GO) test -run TestOriginals -v -timeout 60m ./supernet ./cmd/spos
 
-# A thousand reloads under load: nothing fails, and memory stays level.
+# A server and the same model in this process, under load from outside, for
+# ten minutes; see docs/lab.md.
+bench-serve:
+	mkdir -p work
+	$(GO) test -run '^TestMeasure$$' -v -timeout 60m ./serve/internal/load -measure -report $(CURDIR)/work/bench-serve.json
+
+# A thousand reloads under load, and a million requests: nothing fails, and
+# memory stays level.
 soak-serve:
 	SPOS_SOAK=1000 $(GO) test -run ReloadsUnderLoad -v -timeout 30m ./serve
+	$(GO) test -run ManyRequests -v -timeout 60m ./serve/internal/load -requests 1000000
 
 .PHONY: telemetry readonly h2spec deploy
 

@@ -10,8 +10,8 @@ import (
 
 const (
 	alignment  = 64      // of every tensor: a cache line, and the widest vector register
-	minClass   = 12      // the smallest pooled buffer is 4 KiB
-	numClasses = 24      // the largest is 32 GiB; the limit on bodies comes far earlier
+	smallest   = 4 << 10 // of the pooled buffers
+	numClasses = 4 * 23  // the largest buffer is 32 GiB; the limit on bodies comes far earlier
 	directRead = 4 << 20 // announced sizes up to here get their memory at once, larger ones as the bytes arrive
 )
 
@@ -35,15 +35,22 @@ type arena struct {
 	reserved int64
 }
 
+// classOf is the size class of n bytes: four of them for each power of two, so that no more than a fifth of a buffer
+// lies idle.
+func classOf(n int) (class int, size int64) {
+	if n <= smallest {
+		return 0, smallest
+	}
+	shift := bits.Len(uint(n-1)) - 3
+	quarter := (n-1)>>shift + 1 // 5 to 8
+	return 4*(shift-bits.Len(smallest)+3) + quarter - 4, int64(quarter) << shift
+}
+
 // alloc returns n bytes of aligned memory with arbitrary content and the capacity of its size class. The error is
 // a 503 when the requests in flight already hold the server's limit.
 func (a *arena) alloc(n int) ([]byte, error) {
-	class := max(bits.Len(uint(max(n, 1)-1)), minClass) - minClass
-	if class >= numClasses {
-		return nil, errNeeds
-	}
-	size := int64(1) << (class + minClass)
-	if size > a.m.limit {
+	class, size := classOf(n)
+	if class >= numClasses || size > a.m.limit {
 		return nil, errNeeds
 	}
 	if a.m.used.Add(size) > a.m.limit {

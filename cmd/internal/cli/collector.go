@@ -1,18 +1,6 @@
 package cli
 
-import (
-	"os"
-	"runtime/debug"
-)
-
-// tuneCollector has garbage collected less often than the runtime would by itself: what a server holds is small beside
-// the pictures that it decodes, and every second one would bring a collection. The limit is for when it holds much.
-func tuneCollector() {
-	const percent, limit = 400, 1 << 30
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(percent)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limit)
-	}
-}
+// newBallast is memory that is never touched, so that no machine has to have it. It counts as live when the runtime
+// decides how much garbage may gather before it is collected: as much as is live. A server that is idle but for one
+// client holds little beside the pictures that it decodes, and would collect at every second one.
+func newBallast() []byte { return make([]byte, 32<<20) }

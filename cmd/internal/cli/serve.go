@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -167,7 +168,7 @@ func serveFunc(cmd *cobra.Command, o serveOptions, unknown []string) error {
 		return err
 	}
 	defer closeTracing()
-	tuneCollector()
+	defer runtime.KeepAlive(newBallast())
 	rt, err := OpenRuntime()
 	if err != nil {
 		return err
