@@ -29,6 +29,7 @@ func (s *Server) openBody(w http.ResponseWriter, r *http.Request, limit int64) (
 	control := http.NewResponseController(w)
 	paced := &pacedReader{
 		r: r.Body, set: control.SetReadDeadline, idle: s.opt.BodyIdleTimeout, end: time.Now().Add(s.opt.BodyTimeout),
+		chunked: len(r.TransferEncoding) > 0,
 	}
 	b := &body{Reader: &limitReader{paced, limit}, size: r.ContentLength, clear: func() { setReadDeadline(w, time.Time{}) }}
 	encodings := r.Header.Values("Content-Encoding")
@@ -74,6 +75,8 @@ type pacedReader struct {
 	set  func(time.Time) error
 	idle time.Duration
 	end  time.Time
+	// chunked: the body came in HTTP/1.1's chunks.
+	chunked bool
 }
 
 func (p *pacedReader) Read(b []byte) (int, error) {
@@ -84,7 +87,11 @@ func (p *pacedReader) Read(b []byte) (int, error) {
 	if err := p.set(deadline); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return 0, err
 	}
-	return p.r.Read(b)
+	n, err := p.r.Read(b)
+	if p.chunked && err != nil && err != io.EOF && !isNetwork(err) { //nolint:errorlint // io.EOF as it is ends a body
+		err = errChunks // net/http has no values for what can be wrong with them
+	}
+	return n, err
 }
 
 // limitReader fails with errLarge where io.LimitReader would pretend that the body ended.

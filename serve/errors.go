@@ -90,6 +90,7 @@ var (
 	errIdle    = &httpError{code: http.StatusServiceUnavailable, msg: "no request came on the stream for too long"}
 	errWatches = &httpError{code: http.StatusServiceUnavailable, msg: "too many streams that only wait are open"}
 	errSlow    = &httpError{code: http.StatusRequestTimeout, msg: "the request's body did not arrive in time"}
+	errChunks  = &httpError{code: http.StatusBadRequest, msg: "the request's chunks are broken, or end early"}
 )
 
 // answer is the one table from errors to HTTP. What it does not know is a 500 whose text stays in the log.

@@ -93,6 +93,11 @@ func (s *Server) answer(f *front, w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler) // closes the connection, so that the client sees a short body
 		}
 	}()
+	if len(r.TransferEncoding) > 0 {
+		// There may have been a length, too, which net/http does not tell. A proxy may have gone by that, and what it
+		// takes for the next request, which it never saw, must not be answered (RFC 9112, 6.1).
+		rec.Header().Set("Connection", "close")
+	}
 	if r.ContentLength != 0 {
 		c.body.ReadCloser = r.Body
 		r.Body = &c.body
