@@ -87,7 +87,7 @@ func (bt *batch) compute() {
 	}
 	switch {
 	case err == nil:
-		v.stats.execution(bt.items, entered, bt.times.input, bt.times.infer, 0)
+		v.stats.execution(bt.items, entered, bt.times.input, bt.times.infer)
 	case len(bt.members) == 1:
 		bt.members[0].err = err
 	case bt.ctx.Err() == nil:
@@ -117,7 +117,7 @@ func (bt *batch) single(m *member, in []Tensor) {
 	var took time.Duration
 	if took, m.err = bt.b.v.run(m.ctx, own, m.out); m.err == nil {
 		bt.times.infer += took
-		bt.b.v.stats.execution(m.items, began, 0, took, 0)
+		bt.b.v.stats.execution(m.items, began, 0, took)
 	}
 }
 

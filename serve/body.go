@@ -88,7 +88,7 @@ func (p *pacedReader) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	n, err := p.r.Read(b)
-	if p.chunked && err != nil && err != io.EOF && !isNetwork(err) { //nolint:errorlint // io.EOF as it is ends a body
+	if p.chunked && err != nil && err != io.EOF && !isNetwork(err) { // io.EOF as it is ends a body
 		err = errChunks // net/http has no values for what can be wrong with them
 	}
 	return n, err

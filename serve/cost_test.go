@@ -43,7 +43,7 @@ func BenchmarkAccounting(b *testing.B) {
 		began := time.Now()
 		v.met.compute.Observe(0.004)
 		v.gate.pace.add(4 * time.Millisecond)
-		v.stats.execution(1, began, 0, 4*time.Millisecond, 0)
+		v.stats.execution(1, began, 0, 4*time.Millisecond)
 		v.met.inferences.Add(1)
 		v.gate.exit()
 		v.gate.leave()
@@ -77,7 +77,7 @@ func TestAccountingIsCheap(t *testing.T) {
 	once := func() {
 		mm.count("infer", "200", time.Millisecond)
 		mm.queue.Observe(0.001)
-		st.execution(1, sp.start, 0, time.Millisecond, 0)
+		st.execution(1, sp.start, 0, time.Millisecond)
 		st.request(sp, nil)
 	}
 	once()

@@ -53,7 +53,7 @@ func hostileTransport(t *testing.T) []hostile {
 	for i := range bomb[len(whole):] {
 		bomb[len(whole)+i] = ' '
 	}
-	const cap = 8 * groundBody // a body has one buffer that doubles; the rest is the compressor's and the test's
+	const most = 8 * groundBody // a body has one buffer that doubles; the rest is the compressor's and the test's
 	return []hostile{
 		{n: 23, name: "stalls, half and whole", test: TestSlowClients},
 		{n: 23, name: "goes away", send: func(g *ground) reply {
@@ -85,8 +85,8 @@ func hostileTransport(t *testing.T) []hostile {
 		{n: 25, name: "a folded line", send: infer("m", whole, "X-A: b\r\n c"), codes: status200},
 		{n: 26, name: "50 of each kind", test: testSlowloris},
 		{n: 26, name: "a reader of nothing", test: TestClientThatDoesNotRead},
-		{n: 27, name: "gzip", send: bytesOf(infer("m", packed(t, "gzip", bomb, 1), "Content-Encoding: gzip"), cap), codes: []int{413}, part: "larger"},
-		{n: 27, name: "zlib", send: bytesOf(infer("m", packed(t, "deflate", bomb, 1), "Content-Encoding: deflate"), cap), codes: []int{413}, part: "larger"},
+		{n: 27, name: "gzip", send: bytesOf(infer("m", packed(t, "gzip", bomb, 1), "Content-Encoding: gzip"), most), codes: []int{413}, part: "larger"},
+		{n: 27, name: "zlib", send: bytesOf(infer("m", packed(t, "deflate", bomb, 1), "Content-Encoding: deflate"), most), codes: []int{413}, part: "larger"},
 		{n: 27, name: "a picture", send: request("POST", "/v2/models/c/classify", packed(t, "gzip", bomb, 1), "Content-Encoding: gzip"), codes: []int{413}},
 		{n: 27, name: "the index", send: request("POST", "/v2/repository/index", packed(t, "gzip", bomb, 1), "Content-Encoding: gzip"), codes: []int{413}},
 		{n: 27, name: "gzip in gzip", send: infer("m", packed(t, "gzip", bomb, 2), "Content-Encoding: gzip"), codes: status400},

@@ -115,7 +115,7 @@ func (v *version) alone(ctx context.Context, req *inferRequest, mem *arena, t *s
 		}
 		return nil, err
 	}
-	v.stats.execution(v.batch(in), entered, t.input, t.infer, 0)
+	v.stats.execution(v.batch(in), entered, t.input, t.infer)
 	return out, nil
 }
 

@@ -48,8 +48,8 @@ type rpcServer struct {
 	grpc     *grpc.Server
 	health   *health.Server
 	routes   map[string]string // by full method name; the only source of labels
-	work     context.Context   // done when requests are cut
-	draining context.Context   // done when streams that wait for nothing end
+	work     context.Context   //nolint:containedctx // done when requests are cut
+	draining context.Context   //nolint:containedctx // done when streams that wait for nothing end
 	drain    context.CancelFunc
 	conns    connSet
 	open     atomic.Int64 // calls
@@ -75,6 +75,7 @@ func newRPC(work context.Context, s *Server) *rpcServer {
 	g := &rpcServer{s: s, work: work, health: health.NewServer(), routes: map[string]string{}}
 	g.draining, g.drain = context.WithCancel(work)
 	g.setServing(false)
+	registerDeflate()
 	g.grpc = grpc.NewServer(g.options()...)
 	g.grpc.RegisterService(g.observed(inferenceService()), g)
 	g.grpc.RegisterService(g.observed(&grpc_health_v1.Health_ServiceDesc), g.health)

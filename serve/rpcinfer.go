@@ -126,7 +126,7 @@ func (g *rpcServer) modelStreamInfer(ss grpc.ServerStream) error {
 	sender.Go(func() {
 		for p := range queue {
 			<-p.done
-			if err := g.deliver(ss, in.call, p); err != nil && sendErr == nil {
+			if err := g.deliver(ss, p); err != nil && sendErr == nil {
 				sendErr = err
 				in.call.cancel(errGone)
 			}
@@ -182,7 +182,7 @@ func (g *rpcServer) accept(ctx context.Context, in *inbound, idle *idleCancel, q
 }
 
 // deliver sends the answer to a request of a stream, and counts it.
-func (g *rpcServer) deliver(ss grpc.ServerStream, r *rpc, p *pending) (err error) {
+func (g *rpcServer) deliver(ss grpc.ServerStream, p *pending) (err error) {
 	defer func() {
 		p.q.mem.free()
 		if p.call.found != nil {

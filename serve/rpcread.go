@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -33,7 +34,7 @@ type wireStream interface {
 // request.
 type inbound struct {
 	s    *Server
-	ctx  context.Context
+	ctx  context.Context //nolint:containedctx // the call's, as this is
 	call *rpc
 	from wireStream
 
@@ -151,7 +152,8 @@ func (in *inbound) lost(err error) error {
 	return errGone
 }
 
-func init() { encoding.RegisterCompressor(deflate{}) }
+// registerDeflate gives grpc, whose codings are the process's, the one that it lacks.
+var registerDeflate = sync.OnceFunc(func() { encoding.RegisterCompressor(deflate{}) })
 
 // deflate is what gRPC calls zlib, which grpc does not come with.
 type deflate struct{}

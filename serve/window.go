@@ -97,11 +97,11 @@ func (w *window) read(now time.Time, qs ...float64) (n uint64, quantiles []time.
 func quantile(counts *[windowBuckets]uint64, n uint64, q float64) time.Duration {
 	rank, below := q*float64(n), 0.
 	for b, c := range counts {
-		if c := float64(c); c > 0 && below+c >= rank {
+		c := float64(c)
+		if c > 0 && below+c >= rank {
 			return time.Duration(float64(windowFrom) * math.Pow(windowRatio, float64(b)+(rank-below)/c))
-		} else {
-			below += c
 		}
+		below += c
 	}
 	return windowSpan // not reached: the counts' sum is n
 }

@@ -146,7 +146,7 @@ func TestSystemd(t *testing.T) {
 		}
 		lns = append(lns, ln)
 	}
-	dir, err := os.MkdirTemp("", "spos") // a socket's path is short
+	dir, err := os.MkdirTemp("", "spos") //nolint:usetesting // a socket's path is short
 	if err != nil {
 		t.Fatal(err)
 	}

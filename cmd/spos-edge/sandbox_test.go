@@ -106,7 +106,7 @@ func TestReadOnly(t *testing.T) {
 	}
 	place := newPlace(t)
 	// Of the places of tests nobody may read, so there is another.
-	dir, err := os.MkdirTemp("", "spos-readonly")
+	dir, err := os.MkdirTemp("", "spos-readonly") //nolint:usetesting // t.TempDir is a test's alone
 	if err != nil {
 		t.Fatal(err)
 	}

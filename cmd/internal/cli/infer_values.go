@@ -77,7 +77,7 @@ func (t outputTensor) values(most int) ([]string, error) {
 
 // element writes one element.
 func element(d serve.Datatype, b []byte) string {
-	real := func(v float64, bits int) string { return strconv.FormatFloat(v, 'g', -1, bits) }
+	number := func(v float64, bits int) string { return strconv.FormatFloat(v, 'g', -1, bits) }
 	u := uint64(0)
 	for i, x := range b {
 		u |= uint64(x) << (8 * i)
@@ -89,13 +89,13 @@ func element(d serve.Datatype, b []byte) string {
 		unused := 64 - 8*len(b)
 		return strconv.FormatInt(int64(u<<unused)>>unused, 10)
 	case serve.FP16:
-		return real(half(uint16(u)), 32)
+		return number(half(uint16(u)), 32)
 	case serve.BF16:
-		return real(float64(math.Float32frombits(uint32(u)<<16)), 32)
+		return number(float64(math.Float32frombits(uint32(u)<<16)), 32)
 	case serve.FP32:
-		return real(float64(math.Float32frombits(binary.LittleEndian.Uint32(b))), 32)
+		return number(float64(math.Float32frombits(binary.LittleEndian.Uint32(b))), 32)
 	case serve.FP64:
-		return real(math.Float64frombits(u), 64)
+		return number(math.Float64frombits(u), 64)
 	}
 	return strconv.FormatUint(u, 10)
 }

@@ -35,8 +35,8 @@ const (
 const flushTime = 3 * time.Second
 
 // openTracing makes what spans are sent with; nil where they are not. endpoint
-// is the flag's value. close sends what is left.
-func openTracing(ctx context.Context, endpoint string, log *slog.Logger) (_ trace.TracerProvider, close func(), err error) {
+// is the flag's value. flush sends what is left.
+func openTracing(ctx context.Context, endpoint string, log *slog.Logger) (_ trace.TracerProvider, flush func(), err error) {
 	exporter, err := openExporter(ctx, endpoint)
 	if err != nil || exporter == nil {
 		return nil, func() {}, err

@@ -50,6 +50,7 @@ func (c *httpClient) Do() (Outcome, error) {
 		}
 		return Failed, err
 	}
+	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 200))
 	if err == nil {
 		_, err = io.Copy(io.Discard, resp.Body)

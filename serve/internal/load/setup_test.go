@@ -55,7 +55,7 @@ func program(t testing.TB) string {
 		return *server
 	}
 	built.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "spos"); built.err != nil {
+		if built.dir, built.err = os.MkdirTemp("", "spos"); built.err != nil { //nolint:usetesting // outlives the test
 			return
 		}
 		if out, err := exec.Command("go", "build", "-o", built.dir, "spos/cmd/spos-edge").CombinedOutput(); err != nil {
