@@ -108,17 +108,17 @@ func chunk(kind, data string) []byte {
 	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b[4:]))
 }
 
-// zeros is a whole grey PNG of that size.
+// zeros is a whole PNG of that size, of a bit a pixel.
 func zeros(w, h uint32) []byte {
 	var data bytes.Buffer
 	z := zlib.NewWriter(&data)
-	row := make([]byte, w+1)
+	row := make([]byte, 1+(w+7)/8)
 	for range h {
 		_, _ = z.Write(row) // a buffer takes everything
 	}
 	_ = z.Close()
 	head := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, w), h)
-	return slices.Concat([]byte("\x89PNG\r\n\x1a\n"), chunk("IHDR", string(head)+"\x08\x00\x00\x00\x00"), chunk("IDAT", data.String()), chunk("IEND", ""))
+	return slices.Concat([]byte("\x89PNG\r\n\x1a\n"), chunk("IHDR", string(head)+"\x01\x00\x00\x00\x00"), chunk("IDAT", data.String()), chunk("IEND", ""))
 }
 
 // testAddressIsNotFollowed gives the address of a listener that must hear nothing, and others.

@@ -15,24 +15,21 @@ import (
 	"spos/serve"
 )
 
-// packed compresses in one piece, or in the number of layers.
-func packed(t *testing.T, kind string, data []byte, layers int) string {
+// packed is data in a coding, as small as that makes it.
+func packed(t *testing.T, coding string, data []byte) string {
 	t.Helper()
-	for range layers {
-		var b bytes.Buffer
-		var w io.WriteCloser = gzip.NewWriter(&b)
-		if kind == "deflate" {
-			w = zlib.NewWriter(&b)
-		}
-		if _, err := w.Write(data); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		data = b.Bytes()
+	var b bytes.Buffer
+	var w io.WriteCloser = gzip.NewWriter(&b)
+	if coding == "deflate" {
+		w = zlib.NewWriter(&b)
 	}
-	return string(data)
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }
 
 // hostileTransport is how bytes arrive: numbers 23 to 28 and 42.
@@ -49,10 +46,9 @@ func hostileTransport(t *testing.T) []hostile {
 	}
 	one := "55\r\n" + whole + strings.Repeat(" ", 0x55-len(whole)) + "\r\n0\r\n\r\n"
 	bare := strings.ReplaceAll(written("POST", path, whole), "\r\n", "\n")
-	bomb := append([]byte(whole), make([]byte, 3*groundBody)...)
-	for i := range bomb[len(whole):] {
-		bomb[len(whole)+i] = ' '
-	}
+	bomb := append([]byte(whole), bytes.Repeat([]byte(" "), groundBody+1<<20)...)
+	zipped := packed(t, "gzip", bomb)
+	twice := packed(t, "gzip", []byte(zipped))
 	const most = 8 * groundBody // a body has one buffer that doubles; the rest is the compressor's and the test's
 	return []hostile{
 		{n: 23, name: "stalls, half and whole", test: TestSlowClients},
@@ -85,15 +81,15 @@ func hostileTransport(t *testing.T) []hostile {
 		{n: 25, name: "a folded line", send: infer("m", whole, "X-A: b\r\n c"), codes: status200},
 		{n: 26, name: "50 of each kind", test: testSlowloris},
 		{n: 26, name: "a reader of nothing", test: TestClientThatDoesNotRead},
-		{n: 27, name: "gzip", send: bytesOf(infer("m", packed(t, "gzip", bomb, 1), "Content-Encoding: gzip"), most), codes: []int{413}, part: "larger"},
-		{n: 27, name: "zlib", send: bytesOf(infer("m", packed(t, "deflate", bomb, 1), "Content-Encoding: deflate"), most), codes: []int{413}, part: "larger"},
-		{n: 27, name: "a picture", send: request("POST", "/v2/models/c/classify", packed(t, "gzip", bomb, 1), "Content-Encoding: gzip"), codes: []int{413}},
-		{n: 27, name: "the index", send: request("POST", "/v2/repository/index", packed(t, "gzip", bomb, 1), "Content-Encoding: gzip"), codes: []int{413}},
-		{n: 27, name: "gzip in gzip", send: infer("m", packed(t, "gzip", bomb, 2), "Content-Encoding: gzip"), codes: status400},
-		{n: 27, name: "gzip in gzip, said so", send: infer("m", packed(t, "gzip", bomb, 2), "Content-Encoding: gzip, gzip"), codes: []int{415}, part: "Content-Encoding"},
-		{n: 27, name: "said so on two lines", send: infer("m", packed(t, "gzip", bomb, 2), "Content-Encoding: gzip", "Content-Encoding: gzip"), codes: []int{415}},
-		{n: 27, name: "truncated", send: infer("m", packed(t, "gzip", []byte(whole), 1)[:50], "Content-Encoding: gzip"), codes: status400, part: "corrupt"},
-		{n: 27, name: "corrupt", send: infer("m", packed(t, "gzip", []byte(whole), 1)[:30]+strings.Repeat("\xff", 40), "Content-Encoding: gzip"), codes: status400},
+		{n: 27, name: "gzip", send: bytesOf(infer("m", zipped, "Content-Encoding: gzip"), most), codes: []int{413}, part: "larger"},
+		{n: 27, name: "zlib", send: bytesOf(infer("m", packed(t, "deflate", bomb), "Content-Encoding: deflate"), most), codes: []int{413}, part: "larger"},
+		{n: 27, name: "a picture", send: request("POST", "/v2/models/c/classify", zipped, "Content-Encoding: gzip"), codes: []int{413}},
+		{n: 27, name: "the index", send: request("POST", "/v2/repository/index", zipped, "Content-Encoding: gzip"), codes: []int{413}},
+		{n: 27, name: "gzip in gzip", send: infer("m", twice, "Content-Encoding: gzip"), codes: status400},
+		{n: 27, name: "gzip in gzip, said so", send: infer("m", twice, "Content-Encoding: gzip, gzip"), codes: []int{415}, part: "Content-Encoding"},
+		{n: 27, name: "said so on two lines", send: infer("m", twice, "Content-Encoding: gzip", "Content-Encoding: gzip"), codes: []int{415}},
+		{n: 27, name: "truncated", send: infer("m", packed(t, "gzip", []byte(whole))[:50], "Content-Encoding: gzip"), codes: status400, part: "corrupt"},
+		{n: 27, name: "corrupt", send: infer("m", packed(t, "gzip", []byte(whole))[:30]+strings.Repeat("\xff", 40), "Content-Encoding: gzip"), codes: status400},
 		{n: 27, name: "brotli", send: infer("m", whole, "Content-Encoding: br"), codes: []int{415}},
 		{n: 28, name: "a path of 2 MiB", send: request("GET", "/v2/"+strings.Repeat("x", 2<<20), ""), codes: []int{431}, early: true},
 		// net/http allows 4 KiB more than it is told.
