@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"spos/internal/ort"
 	"spos/serve"
+	"spos/serve/oippb"
 )
 
 // timed reports the median and the 99th percentile beside the mean.
@@ -54,5 +56,47 @@ func BenchmarkTransport(b *testing.B) {
 		req := rawRequest(data, 1, 3, 224, 224)
 		c := client(conn)
 		timed(b, func() error { _, err := c.ModelInfer(b.Context(), req); return err })
+	})
+}
+
+// BenchmarkGRPC compares a network over gRPC with the same network in this process.
+func BenchmarkGRPC(b *testing.B) {
+	rt := library(b)
+	conn, _ := startRepositoryRPC(b, repository(b, map[string]string{"m/1": benchmarkModel()}), serve.Options{})
+	input := make([]float32, 3*224*224)
+	for i := range input {
+		input[i] = float32(i%251)/251 - 0.5
+	}
+	b.Run("run", func(b *testing.B) {
+		session, err := rt.OpenSession(benchmarkModel(), ort.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer session.Close()
+		in, out := []ort.Tensor{ort.Of(input, 1, 3, 224, 224)}, make([]ort.Tensor, 1)
+		timed(b, func() error { out[0] = ort.Tensor{}; return session.Run(b.Context(), in, out) })
+	})
+	raw := rpcRequest("m", [][]byte{floats(input...)}, rpcInput("input", "FP32", 1, 3, 224, 224))
+	typed := rpcRequest("m", nil, rpcInput("input", "FP32", 1, 3, 224, 224))
+	typed.Inputs[0].Contents = &oippb.InferTensorContents{Fp32Contents: input}
+	c := client(conn)
+	b.Run("raw", func(b *testing.B) {
+		timed(b, func() error { _, err := c.ModelInfer(b.Context(), raw); return err })
+	})
+	b.Run("typed", func(b *testing.B) {
+		timed(b, func() error { _, err := c.ModelInfer(b.Context(), typed); return err })
+	})
+	b.Run("stream", func(b *testing.B) {
+		stream, err := c.ModelStreamInfer(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		timed(b, func() error {
+			if err := stream.Send(raw); err != nil {
+				return err
+			}
+			_, err := stream.Recv()
+			return err
+		})
 	})
 }
