@@ -48,12 +48,19 @@ type rpcServer struct {
 	grpc     *grpc.Server
 	health   *health.Server
 	routes   map[string]string // by full method name; the only source of labels
-	work     context.Context   //nolint:containedctx // done when requests are cut
-	draining context.Context   //nolint:containedctx // done when streams that wait for nothing end
+	whenCut  after             // calls when requests are cut
+	whenIdle after             // calls when streams that wait for nothing end
 	drain    context.CancelFunc
 	conns    connSet
 	open     atomic.Int64 // calls
 	watches  atomic.Int64 // those of them that are streams of other services
+}
+
+// after is context.AfterFunc of a context.
+type after func(do func()) (stop func() bool)
+
+func afterDone(ctx context.Context) after {
+	return func(do func()) func() bool { return context.AfterFunc(ctx, do) }
 }
 
 // rpc is what is known of a call beyond grpc.
@@ -72,10 +79,11 @@ func rpcOf(ctx context.Context) *rpc { return ctx.Value(rpcKey{}).(*rpc) }
 
 // newRPC makes the server. Calls are cancelled when work is done.
 func newRPC(work context.Context, s *Server) *rpcServer {
-	g := &rpcServer{s: s, work: work, health: health.NewServer(), routes: map[string]string{}}
-	g.draining, g.drain = context.WithCancel(work)
+	draining, drain := context.WithCancel(work)
+	g := &rpcServer{
+		s: s, health: health.NewServer(), routes: map[string]string{}, whenCut: afterDone(work), whenIdle: afterDone(draining), drain: drain,
+	}
 	g.setServing(false)
-	registerDeflate()
 	g.grpc = grpc.NewServer(g.options()...)
 	g.grpc.RegisterService(g.observed(inferenceService()), g)
 	g.grpc.RegisterService(g.observed(&grpc_health_v1.Health_ServiceDesc), g.health)
@@ -230,7 +238,7 @@ func (g *rpcServer) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerIn
 	return g.observe(ctx, r, func() error {
 		if r.route != "ModelInfer" && r.route != "ModelStreamInfer" {
 			// Such as a watch of the health, which would hold up a server that stops.
-			defer context.AfterFunc(g.draining, func() { r.cancel(errStop) })()
+			defer g.whenIdle(func() { r.cancel(errStop) })()
 			defer g.watches.Add(-1)
 			if g.watches.Add(1) > maxWatches {
 				return errWatches
@@ -262,7 +270,7 @@ func (g *rpcServer) observe(ctx context.Context, r *rpc, do func() error) (err e
 	s := g.s
 	s.met.inFlight.Inc()
 	defer s.met.inFlight.Dec()
-	defer context.AfterFunc(g.work, func() { r.cancel(errStop) })()
+	defer g.whenCut(func() { r.cancel(errStop) })()
 	defer g.open.Add(-1)
 	defer func() {
 		if p := recover(); p != nil {

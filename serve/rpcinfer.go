@@ -119,7 +119,7 @@ func (g *rpcServer) modelStreamInfer(ss grpc.ServerStream) error {
 	defer in.slow.Stop()
 	idle := newIdleCancel(in.call.cancel, g.s.opt.IdleTimeout)
 	defer idle.timer.Stop()
-	defer context.AfterFunc(g.draining, idle.stop)()
+	defer g.whenIdle(idle.stop)()
 	queue := make(chan *pending, g.s.opt.Cores-1)
 	var sendErr error
 	var sender sync.WaitGroup

@@ -1,19 +1,17 @@
 package serve
 
 import (
-	"compress/gzip"
 	"compress/zlib"
 	"context"
 	"encoding/binary"
 	"errors"
 	"io"
-	"net/http"
-	"sync"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/gzip" // known to grpc
+	"google.golang.org/grpc/encoding/gzip"
 )
 
 // readPiece is what must come of a message before the client is too slow.
@@ -33,10 +31,10 @@ type wireStream interface {
 // inbound receives the messages of one call, one after the other, behind the same guards as the body of an HTTP
 // request.
 type inbound struct {
-	s    *Server
-	ctx  context.Context //nolint:containedctx // the call's, as this is
-	call *rpc
-	from wireStream
+	s     *Server
+	cause func() error // why the call's context is done
+	call  *rpc
+	from  wireStream
 
 	read int64       // bytes of all messages
 	left int         // bytes of the message that were not read
@@ -50,7 +48,7 @@ func (g *rpcServer) inbound(ctx context.Context) (*inbound, error) {
 		return nil, errors.New("this version of grpc hides its stream")
 	}
 	r := rpcOf(ctx)
-	in := &inbound{s: g.s, ctx: ctx, call: r, from: from}
+	in := &inbound{s: g.s, cause: func() error { return context.Cause(ctx) }, call: r, from: from}
 	in.slow = time.AfterFunc(time.Hour, func() { r.cancel(errSlow) })
 	in.slow.Stop()
 	if from.RecvCompress() != "" {
@@ -81,16 +79,11 @@ func (in *inbound) next() (io.Reader, error) {
 	if header[0] == 0 {
 		return in, nil
 	}
-	var plain io.Reader
-	var err error
-	switch name := in.from.RecvCompress(); {
-	case header[0] == 1 && name == "gzip":
-		plain, err = gzip.NewReader(in)
-	case header[0] == 1 && name == "deflate":
-		plain, err = zlib.NewReader(in)
-	default:
-		return nil, failf(http.StatusBadRequest, "the message is compressed in a way that the call does not name")
+	at := slices.IndexFunc(compressions, func(c encoding.Compressor) bool { return c.Name() == in.from.RecvCompress() })
+	if header[0] != 1 || at < 0 {
+		return nil, badRequest("the message is compressed in a way that the call does not name")
 	}
+	plain, err := compressions[at].Decompress(in)
 	if err != nil {
 		return nil, emptyIsCorrupt(err)
 	}
@@ -139,7 +132,7 @@ func (in *inbound) last() error {
 
 // lost says why a stream ended early.
 func (in *inbound) lost(err error) error {
-	cause := context.Cause(in.ctx)
+	cause := in.cause()
 	if e, ok := errors.AsType[*httpError](cause); ok {
 		return e
 	}
@@ -152,8 +145,14 @@ func (in *inbound) lost(err error) error {
 	return errGone
 }
 
-// registerDeflate gives grpc, whose codings are the process's, the one that it lacks.
-var registerDeflate = sync.OnceFunc(func() { encoding.RegisterCompressor(deflate{}) })
+// compressions are what messages may be compressed with.
+var compressions = registered(encoding.GetCompressor(gzip.Name), deflate{})
+
+// registered makes grpc know a compressor, which it wants done at the start.
+func registered(gzip, deflate encoding.Compressor) []encoding.Compressor {
+	encoding.RegisterCompressor(deflate)
+	return []encoding.Compressor{gzip, deflate}
+}
 
 // deflate is what gRPC calls zlib, which grpc does not come with.
 type deflate struct{}

@@ -74,10 +74,8 @@ func (f wireField) scalars(element protowire.Type, call func(uint64) error) erro
 		return errWire
 	}
 	for b := f.data; len(b) > 0; {
-		var (
-			v uint64
-			n int
-		)
+		var v uint64
+		var n int
 		switch element {
 		case protowire.Fixed32Type:
 			var x uint32

@@ -1,4 +1,4 @@
-// Package serve answers inference requests over HTTP: the Open Inference Protocol with JSON and binary tensors, and
+// Package serve answers inference requests over HTTP and gRPC: the Open Inference Protocol with JSON and binary tensors, and
 // pictures in, labels out. It knows how to admit, read, check, answer and stop; what computes is a [Model] behind one
 // method. It must never know how a network is described or trained, and never touches a tensor's meaning except
 // through the metadata that came with the model.
