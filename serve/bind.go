@@ -18,8 +18,11 @@ func isSequence(key string) bool {
 	return key == "sequence_id" || key == "sequence_start" || key == "sequence_end"
 }
 
-// isReserved reports a parameter that the protocol keeps for itself.
-func isReserved(key string) bool { return key == "headers" || strings.HasPrefix(key, "triton_") }
+// isReserved reports a parameter that the protocol keeps for itself. One of its own is sent by clients that ask how a
+// stream of answers ends, whether there is a stream or not; each request here has one answer, which is its last.
+func isReserved(key string) bool {
+	return key == "headers" || strings.HasPrefix(key, "triton_") && key != "triton_enable_empty_final_response"
+}
 
 // microseconds is a timeout. What is longer than the server's own is as good as none.
 func microseconds(n uint64) time.Duration {

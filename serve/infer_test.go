@@ -261,7 +261,7 @@ func TestInferAnswers(t *testing.T) {
 			`{"model_name":"m","model_version":"1","outputs":[{"name":"out_x","datatype":"FP32","shape":[1,3],"data":[1,2.5,-3]}]}`},
 		"id, unknown keys": {"m", `{"id":"a\u0001\"","what":{"ever":[1,2,{}]},"inputs":[` + x + `]}`,
 			`{"model_name":"m","model_version":"1","id":"a\u0001\"","outputs":[{"name":"out_x","datatype":"FP32","shape":[1,3],"data":[1,2.5,-3]}]}`},
-		"no id, parameters that say nothing": {"m", `{"id":"","parameters":{"priority":0,"timeout":0,"sequence_id":0,"sequence_start":false,"my_own":"x","sequence_end":false},"inputs":[` + x + `]}`,
+		"no id, parameters that say nothing": {"m", `{"id":"","parameters":{"priority":0,"timeout":0,"sequence_id":0,"sequence_start":false,"my_own":"x","sequence_end":false,"triton_enable_empty_final_response":true},"inputs":[` + x + `]}`,
 			`{"model_name":"m","model_version":"1","outputs":[{"name":"out_x","datatype":"FP32","shape":[1,3],"data":[1,2.5,-3]}]}`},
 		"the caller's own parameters of tensors": {"m", `{"inputs":[{"parameters":{"what":true},` + x[1:] + `],"outputs":[{"name":"out_x","parameters":{"ever":1}}]}`,
 			`{"model_name":"m","model_version":"1","outputs":[{"name":"out_x","datatype":"FP32","shape":[1,3],"data":[1,2.5,-3]}]}`},
