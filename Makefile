@@ -26,7 +26,7 @@ TESTED    = $(GO) list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | sed
 RACELESS  = $(TESTED) | awk '/wangkuiyi\/gotorch/ || $$1 == "spos/export" {print $$1}'
 RACING    = $(TESTED) | awk '!/wangkuiyi\/gotorch/ && $$1 != "spos/export" {print $$1}'
 
-.PHONY: all native peers build quickstart test conformance promtool check format vet modern lint generated torchless edge fuzz bench originals soak-serve fmt generate clean
+.PHONY: all native peers build quickstart test clients conformance promtool check format vet modern lint generated torchless edge fuzz bench originals soak-serve fmt generate clean
 
 all: build
 
@@ -67,6 +67,11 @@ test: native
 	$(NATIVE) packages=$$($(RACELESS)); $(GO) test $$packages
 
 check: format vet modern lint generated torchless test
+
+# Every client and judge of the server that others wrote, in one table: it
+# installs them into the user's cache, and says which could not be.
+clients:
+	@internal/native/clients.sh
 
 # Programs that others wrote judge the server.
 conformance: $(PEERS)/bin/schemathesis

@@ -10,7 +10,7 @@ import (
 	"spos/serve"
 )
 
-// Clients that others wrote, against a server of theirs and our protocol's. `make clients` installs and runs them all.
+// Clients that others wrote, against a server. `make clients` installs and runs them all.
 
 // startBoth runs a server of models over both protocols and returns its addresses.
 func startBoth(t *testing.T, models map[string]string) (http, rpc string) {
@@ -49,12 +49,6 @@ func pass(t *testing.T, path string, args ...string) string {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return string(out)
-}
-
-func TestOfficialClientGRPC(t *testing.T) {
-	python := program(t, "SPOS_PYTHON", "Python that has tritonclient[grpc]")
-	_, rpc := startBoth(t, map[string]string{"addsub/1": "testdata/addsub.onnx", "picture/1": "testdata/picture.onnx"})
-	pass(t, python, "testdata/grpc_client.py", rpc, pictureFile(t))
 }
 
 func TestKServeClient(t *testing.T) {

@@ -61,10 +61,10 @@ func swap() *function {
 }
 
 // startServer returns its addresses for HTTP and gRPC.
-func startServer(t *testing.T, o serve.Options) (url, rpc string) {
+func startServer(t *testing.T, o serve.Options, models ...serve.Model) (url, rpc string) {
 	t.Helper()
 	o.HTTP, o.GRPC, o.Logger = "127.0.0.1:0", "127.0.0.1:0", slog.New(slog.DiscardHandler)
-	s, err := serve.New(o, colors(), swap(), serve.Unavailable("broken", "1", errors.New("it is a text")))
+	s, err := serve.New(o, append(models, colors(), swap(), serve.Unavailable("broken", "1", errors.New("it is a text")))...)
 	if err != nil {
 		t.Fatal(err)
 	}
