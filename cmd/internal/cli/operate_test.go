@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"spos/serve/keys"
 )
 
@@ -127,6 +129,48 @@ func TestSocketNames(t *testing.T) {
 		}
 		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("%s: %v, want %q", name, err, tt.err)
+		}
+	}
+}
+
+// TestSettings has the same flags in all places that they may come from.
+func TestSettings(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "serve.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(environ []string, args ...string) (*cobra.Command, error) {
+		t.Helper()
+		cmd := NewServeCommand()
+		NewRoot("spos", "test").AddCommand(cmd)
+		if err := cmd.ParseFlags(args); err != nil {
+			t.Fatal(err)
+		}
+		_, err := settle(cmd, environ)
+		return cmd, err
+	}
+	write("queue: 1\ncores: 1\nhttp: 127.0.0.1:1\nallowed-hosts: [a.example, b.example]\nmodel-threads: {m: 2}\npprof: true\nlog-format: json\n")
+	cmd, err := run([]string{"SPOS_SERVE_CONFIG=" + path, "SPOS_SERVE_QUEUE=2", "SPOS_SERVE_CORES=2"}, "--queue", "3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"queue": "3", "cores": "2", "http": "127.0.0.1:1", "allowed-hosts": "[a.example,b.example]", "model-threads": "[m=2]",
+		"pprof": "true", "log-format": "json", "timeout": "30s",
+	} {
+		if got := cmd.Flags().Lookup(name).Value.String(); got != want {
+			t.Errorf("--%s is %s, want %s", name, got, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"quue: 1": "serve.yaml:1:1: quue: no such key (did you mean queue?)", "config: other.yaml": "no such key", "queue: many": "serve.yaml:1:1: invalid",
+	} {
+		write(text)
+		if _, err := run(nil, "--config", path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}
 }

@@ -74,8 +74,9 @@ A model's folder may hold a config.yaml: version policy, labels, mode, queue. Wi
 --poll, changes of the repository take effect while requests are answered: a new
 version takes over when it has proved to work, and the old one stays when not.
 
-Every flag may come from the environment, --drain-timeout as SPOS_SERVE_DRAIN_TIMEOUT;
-the command line goes first. Files of tokens and certificates are read again when they
+Every flag may come from the environment, --drain-timeout as SPOS_SERVE_DRAIN_TIMEOUT,
+or from the YAML file of --config under its own name; the command line goes first, then
+the environment. Files of tokens and certificates are read again when they
 change. A first SIGTERM finishes the requests that were accepted, a second one does not.`,
 		Example: `  spos serve --repository models
   spos serve --repository models --poll 2s --model-control explicit
@@ -92,6 +93,7 @@ change. A first SIGTERM finishes the requests that were accepted, a second one d
 	o.flags(cmd)
 	_ = cmd.MarkFlagRequired("repository")
 	_ = cmd.MarkFlagDirname("repository")
+	_ = cmd.MarkFlagFilename(configFlag, "yaml", "yml")
 	for _, name := range []string{"tls-cert", "tls-key", "tls-client-ca", "tokens"} {
 		_ = cmd.MarkFlagFilename(name)
 	}
@@ -100,6 +102,7 @@ change. A first SIGTERM finishes the requests that were accepted, a second one d
 
 func (o *serveOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
+	f.String(configFlag, "", "YAML file with values for flags, by their names")
 	f.StringVar(&o.repository, "repository", "", "folder of models")
 	f.StringVar(&o.http, "http", "127.0.0.1:8000", "address to listen on; port 0 takes a free one")
 	f.StringVar(&o.grpc, "grpc", "", "address to listen on for gRPC, such as 127.0.0.1:8001 (default: none)")
