@@ -385,7 +385,7 @@ func TestDocumentIsServed(t *testing.T) {
 	if r := send(t, "GET", url+"/v2", nil, nil); r.header.Get("Link") != `</v2/openapi.json>; rel="service-desc"` {
 		t.Errorf("Link %q", r.header.Get("Link"))
 	}
-	if r := send(t, "GET", url+"/", nil, nil); !strings.Contains(string(r.body), `href="/v2/openapi.json"`) {
+	if r := send(t, "GET", url+"/", nil, nil); !strings.Contains(string(r.body), `href="v2/openapi.json"`) {
 		t.Error("the page does not lead to it")
 	}
 	answer := func(code int, header map[string]string, body string) *contract {
