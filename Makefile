@@ -127,7 +127,7 @@ originals: native
 # ten minutes; see docs/lab.md.
 bench-serve:
 	mkdir -p work
-	$(GO) test -run '^TestMeasure$$' -v -timeout 60m ./serve/internal/load -measure -report $(CURDIR)/work/bench-serve.json
+	$(GO) test -run '^Test(Overload|Measure)$$' -v -timeout 60m ./serve/internal/load -measure -report $(CURDIR)/work/bench-serve.json
 
 # A thousand reloads under load, and a million requests: nothing fails, and
 # memory stays level.
