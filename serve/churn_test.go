@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -54,9 +55,7 @@ func (c *churn) Scan(context.Context) (map[string]serve.Listing, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := map[string]serve.Listing{}
-	for name, l := range c.found {
-		now[name] = l
-	}
+	maps.Copy(now, c.found)
 	return now, nil
 }
 

@@ -38,11 +38,12 @@ func hostileTransport(t *testing.T) []hostile {
 	whole := jsonBody("[1,3]", "[1,2,3]")
 	const path = "/v2/models/m/infer"
 	chunked := func(version, chunks string, lines ...string) func(*ground) reply {
-		head := "POST " + path + " HTTP/" + version + "\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+		var head strings.Builder
+		head.WriteString("POST " + path + " HTTP/" + version + "\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n")
 		for _, line := range lines {
-			head += line + "\r\n"
+			head.WriteString(line + "\r\n")
 		}
-		return func(g *ground) reply { return g.wire(head + "\r\n" + chunks) }
+		return func(g *ground) reply { return g.wire(head.String() + "\r\n" + chunks) }
 	}
 	one := "55\r\n" + whole + strings.Repeat(" ", 0x55-len(whole)) + "\r\n0\r\n\r\n"
 	bare := strings.ReplaceAll(written("POST", path, whole), "\r\n", "\n")

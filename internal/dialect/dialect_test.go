@@ -52,7 +52,7 @@ func parseShape(t *testing.T, text string) []int {
 		return nil
 	}
 	var shape []int
-	for _, d := range strings.Split(text, "x") {
+	for d := range strings.SplitSeq(text, "x") {
 		n, err := strconv.Atoi(d)
 		if err != nil {
 			t.Fatal(err)
@@ -485,10 +485,10 @@ func FuzzDetect(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		var file []dialect.Tensor
-		for _, line := range strings.Split(text, "\n") {
+		for line := range strings.SplitSeq(text, "\n") {
 			name, dims, _ := strings.Cut(line, " ")
 			x := dialect.Tensor{Name: name}
-			for _, d := range strings.Fields(dims) {
+			for d := range strings.FieldsSeq(dims) {
 				n, _ := strconv.Atoi(d)
 				x.Shape = append(x.Shape, n)
 			}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -63,11 +64,12 @@ func num(n int) string {
 }
 
 func nums(ns ...int) string {
-	s := "("
+	var s strings.Builder
+	s.WriteString("(")
 	for _, n := range ns {
-		s += num(n)
+		s.WriteString(num(n))
 	}
-	return s + "t"
+	return s.String() + "t"
 }
 
 func global(module, name string) string { return "c" + module + "\n" + name + "\n" }
@@ -155,19 +157,18 @@ func hostile(t testing.TB) map[string][]byte {
 	pickles["dicts nested more than 16"] = self
 
 	// Each dict holds the one before it twice.
-	d := "\x80\x02}" + str("w") + ok + "sq\x01"
+	var d strings.Builder
+	d.WriteString("\x80\x02}" + str("w") + ok + "sq\x01")
 	for range 14 {
-		d += "0}" + str("a") + "h\x01s" + str(strings.Repeat("b", 3000)) + "h\x01sq\x01"
+		d.WriteString("0}" + str("a") + "h\x01s" + str(strings.Repeat("b", 3000)) + "h\x01sq\x01")
 	}
-	pickles["names of the tensors take more"] = d + "."
+	pickles["names of the tensors take more"] = d.String() + "."
 
 	files := map[string][]byte{}
 	for want, p := range pickles {
 		files[want] = around(t, p)
 	}
-	for want, b := range containers(t, ok) {
-		files[want] = b
-	}
+	maps.Copy(files, containers(t, ok))
 	return files
 }
 
@@ -289,11 +290,12 @@ func TestNothingRuns(t *testing.T) {
 		"a tensor's":   tensor(0, nums(1), nums(1)) + args + "R",
 		"subclass":     global("a", "List") + ")R(" + system + args + "Re",
 	}
-	all := "\x80\x02}" + str("w") + tensor(0, nums(3, 4), nums(4, 1)) + "s"
+	var all strings.Builder
+	all.WriteString("\x80\x02}" + str("w") + tensor(0, nums(3, 4), nums(4, 1)) + "s")
 	for key, call := range evil {
-		all += str(key) + call + "s"
+		all.WriteString(str(key) + call + "s")
 	}
-	b := around(t, all+".")
+	b := around(t, all.String()+".")
 	f, err := pth.Read(bytes.NewReader(b), int64(len(b)), "evil", "")
 	if err != nil {
 		t.Fatal(err)
@@ -348,11 +350,12 @@ func TestBombs(t *testing.T) {
 
 // Many tensors in one storage must not add up to much more than the file.
 func TestReuseIsBounded(t *testing.T) {
-	p := "\x80\x02}"
+	var p strings.Builder
+	p.WriteString("\x80\x02}")
 	for i := range 400 {
-		p += str(fmt.Sprint(i)) + rebuilt(storageID("FloatStorage", "0", 1<<16), 0, nums(2), nums(1<<16-1)) + "s"
+		p.WriteString(str(fmt.Sprint(i)) + rebuilt(storageID("FloatStorage", "0", 1<<16), 0, nums(2), nums(1<<16-1)) + "s")
 	}
-	b := archive(t, record{"a/data.pkl", p + "."}, record{"a/data/0", string(make([]byte, 4<<16))})
+	b := archive(t, record{"a/data.pkl", p.String() + "."}, record{"a/data/0", string(make([]byte, 4<<16))})
 	_, err := pth.Read(bytes.NewReader(b), int64(len(b)), "reuse", "")
 	if !errors.Is(err, pth.ErrCorrupt) || !strings.Contains(err.Error(), "more than 16 times") {
 		t.Error(err)
@@ -367,11 +370,12 @@ func TestBigEndian(t *testing.T) {
 		wide = binary.BigEndian.AppendUint64(wide, math.Float64bits(float64(i)))
 		halves = binary.BigEndian.AppendUint16(halves, uint16(math.Float32bits(float32(i))>>16))
 	}
-	p := "\x80\x02}"
+	var p strings.Builder
+	p.WriteString("\x80\x02}")
 	for i, class := range []string{"FloatStorage", "DoubleStorage", "BFloat16Storage"} {
-		p += str(class) + rebuilt(storageID(class, fmt.Sprint(i), 12), 0, nums(4, 3), nums(1, 4)) + "s"
+		p.WriteString(str(class) + rebuilt(storageID(class, fmt.Sprint(i), 12), 0, nums(4, 3), nums(1, 4)) + "s")
 	}
-	b := archive(t, record{"a/data.pkl", p + "."}, record{"a/byteorder", "big"},
+	b := archive(t, record{"a/data.pkl", p.String() + "."}, record{"a/byteorder", "big"},
 		record{"a/data/0", string(floats)}, record{"a/data/1", string(wide)}, record{"a/data/2", string(halves)})
 	f, err := pth.Read(bytes.NewReader(b), int64(len(b)), "big", "")
 	if err != nil {
