@@ -133,7 +133,7 @@ VARIANTS = {
     "spos-subnet": Variant(SPOS, N.Spos, TWO[:1], [PAPER], OFFICIAL, prefix=DATA, layout=wrapped),
     "oneshot-subnet": Variant(CHANNELS, N.Spos, WIDE[:1], [list(zip(BLOCKS, WIDTHS))], OFFICIAL, prefix=DATA, layout=wrapped),
     "channels-supernet": Variant(CHANNELS, lambda g, _: N.Channels(g), WIDE, [list(zip(BLOCKS, WIDTHS))], OFFICIAL, True, layout=wrapped),
-    "detnas-subnet": Variant(DETNAS, N.Detnas, [], [COCO], OFFICIAL, prefix=DATA, layout=detnas),
+    "detnas-subnet": Variant(DETNAS, N.Detnas, TWO[1:], [COCO], OFFICIAL, prefix=DATA, layout=detnas),
     "mmrazor0-shuffle-supernet": Variant(RAZOR, razor(N.RazorShuffle, "choices"), TWO, [PAPER], RAZOR0, True, IN0, mmcv, True),
     "mmrazor0-shuffle-subnet": Variant(RAZOR, razor(N.RazorShuffle, "choices"), TWO[:1], [PAPER], RAZOR0, False, IN0, mmcv, True),
     "mmrazor1-shuffle-supernet": Variant(RAZOR, razor(N.RazorShuffle, "_candidates"), TWO, [SEARCHED], RAZOR1, True, IN1, mmengine),
