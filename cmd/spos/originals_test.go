@@ -71,7 +71,7 @@ func TestOriginals(t *testing.T) {
 		}
 		return string(out)
 	}
-	for _, name := range strings.Fields(run("list")) {
+	for name := range strings.FieldsSeq(run("list")) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			run("full", dir, name)
