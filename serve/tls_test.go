@@ -139,6 +139,9 @@ func TestOneConnectionOfManyStreams(t *testing.T) {
 	m := newGated()
 	url := startTLS(t, serve.Options{TLS: files, Cores: 1, Queue: 3}, m)
 	client := secure(t, ca, "HTTP/2.0")
+	if _, _, err := post(t.Context(), client, url+"/v2/repository/index", nil); err != nil { // else each request dials
+		t.Fatal(err)
+	}
 	const sent, accepted = 40, 4
 	codes := make(chan int, sent)
 	var clients sync.WaitGroup

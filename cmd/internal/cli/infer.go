@@ -306,7 +306,8 @@ func (o *inferOptions) explainSilence(err error) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return WithHint(fmt.Errorf("%s: no answer within %s", at, o.timeout), "give it longer with --timeout")
-	case errors.Is(err, io.EOF) || strings.Contains(text, "malformed HTTP"):
+	case errors.Is(err, io.EOF), strings.Contains(text, "malformed HTTP"),
+		strings.Contains(text, "readLoopPeekFailLocked"): // net/http, when the other side talks first and leaves
 		return WithHint(fmt.Errorf("%s: %w", at, err), "is the address that of its HTTP port, and http or https as it should be?")
 	case strings.Contains(text, "x509:") || strings.Contains(text, "certificate signed by"):
 		return WithHint(fmt.Errorf("%s: %w", at, err), "name the authority that signed the server's certificate with --ca")
