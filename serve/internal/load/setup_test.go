@@ -39,6 +39,10 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
+	if file := os.Getenv(bareModel); file != "" {
+		fmt.Fprintln(os.Stderr, serveBare(file))
+		os.Exit(1)
+	}
 	code := m.Run()
 	if built.dir != "" {
 		if err := os.RemoveAll(built.dir); err != nil {
@@ -200,14 +204,6 @@ func inJSON(addr string, input []byte) load.Dial {
 	}
 	b = append(b, "]}]}"...)
 	return load.HTTP(addr, "/v2/models/shuffle/infer", http.Header{"Content-Type": {"application/json"}}, b)
-}
-
-// binaryTail is a JSON document with the tensor behind it, which every server of the protocol's binary extension reads.
-func binaryTail(addr string, input []byte) load.Dial {
-	head := fmt.Sprintf(`{"inputs":[{"name":"input","datatype":"FP32","shape":[1,3,224,224],"parameters":{"binary_data_size":%d}}]}`, len(input))
-	return load.HTTP(addr, "/v2/models/shuffle/infer", http.Header{
-		"Inference-Header-Content-Length": {strconv.Itoa(len(head))}, "Content-Type": {"application/octet-stream"},
-	}, append([]byte(head), input...))
 }
 
 func classify(addr string, jpeg []byte) load.Dial {
