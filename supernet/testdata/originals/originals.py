@@ -1,6 +1,7 @@
 """The published code bases' modules, as PyTorch has them, for comparison with ours.
 
     originals.py golden             writes the fixtures of the tests beside this file
+    originals.py counts             writes what the full-size nets cost as the published counters count
     originals.py list               names the variants that are compared in full size
     originals.py full DIR VARIANT   writes VARIANT.pth and VARIANT.json of the full-size net with the code base's own
                                     random initialisation: logits, and the losses of ten steps
@@ -101,6 +102,9 @@ def main():
     match sys.argv[1:]:
         case ["golden"]:
             golden.main()
+        case ["counts"]:
+            import counts
+            counts.main()
         case ["list"]:
             print("\n".join(n for n in VARIANTS if n not in LEFT_OUT))
         case ["full", folder, name]:
