@@ -64,28 +64,39 @@ func (t Tensor) load() ([]float32, error) {
 // the disk: path is either as it was or complete. The bytes depend on the
 // arguments only. Tensors are kept until the header can be written, so an
 // element slice must not change before Write returns.
-func Write(path string, meta map[string]string, tensors iter.Seq2[string, Tensor]) (err error) {
+func Write(path string, meta map[string]string, tensors iter.Seq2[string, Tensor]) error {
 	head, all, err := header(meta, tensors)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
+	return Replace(path, func(w *bufio.Writer) error {
+		if _, err := w.Write(head); err != nil {
+			return err
+		}
+		for _, t := range all {
+			data, err := t.load()
+			if err == nil {
+				err = writeFloats(w, data)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Replace has fill write a file under a temporary name that replaces path once
+// all of it is on the disk.
+func Replace(path string, fill func(*bufio.Writer) error) (err error) {
 	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(0o644))
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	defer func() { err = errors.Join(err, f.Cleanup()) }()
 	w := bufio.NewWriterSize(f, 1<<20)
-	if _, err := w.Write(head); err != nil {
+	if err := fill(w); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
-	}
-	for _, t := range all {
-		data, err := t.load()
-		if err == nil {
-			err = writeFloats(w, data)
-		}
-		if err != nil {
-			return fmt.Errorf("write %s: %w", path, err)
-		}
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

@@ -56,23 +56,33 @@ type File struct {
 // wrap [ErrCorrupt] and name the file and the tensor. The caller closes the
 // file.
 func Open(path string) (*File, error) {
-	f, err := os.Open(path)
+	f, size, err := OpenRegular(path)
 	if err != nil {
-		return nil, fmt.Errorf("open checkpoint: %w", err)
+		return nil, err
 	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open checkpoint: %w", err), f.Close())
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.Join(fmt.Errorf("open checkpoint %s: not a regular file", path), f.Close())
-	}
-	c, err := Read(f, info.Size(), path)
+	c, err := Read(f, size, path)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	c.close = f.Close
 	return c, nil
+}
+
+// OpenRegular opens a file that is no device, pipe or folder, and says how long
+// it is.
+func OpenRegular(path string) (*os.File, int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open checkpoint: %w", err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, errors.Join(fmt.Errorf("open checkpoint: %w", err), f.Close())
+	}
+	if !info.Mode().IsRegular() {
+		return nil, 0, errors.Join(fmt.Errorf("open checkpoint %s: not a regular file", path), f.Close())
+	}
+	return f, info.Size(), nil
 }
 
 // Read is [Open] for size bytes of r; name is how errors call them. Closing
@@ -350,14 +360,14 @@ var converters = map[string]func(dst []float32, src []byte) []float32{
 	},
 	"F16": func(dst []float32, src []byte) []float32 {
 		for i := 0; i+2 <= len(src); i += 2 {
-			dst = append(dst, half(binary.LittleEndian.Uint16(src[i:])))
+			dst = append(dst, Half(binary.LittleEndian.Uint16(src[i:])))
 		}
 		return dst
 	},
 }
 
-// half widens an IEEE 754 binary16 number, exactly.
-func half(h uint16) float32 {
+// Half widens an IEEE 754 binary16 number, exactly.
+func Half(h uint16) float32 {
 	sign, exp, frac := uint32(h>>15)<<31, uint32(h>>10&0x1f), uint32(h&0x3ff)
 	switch exp {
 	case 0: // zero and subnormals: frac × 2^-24

@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -69,18 +68,11 @@ type File struct {
 // are not looked at, for torch.save may be told not to compute them. The
 // caller closes the file.
 func Open(path, weights string) (*File, error) {
-	f, err := os.Open(path)
+	f, size, err := ckpt.OpenRegular(path)
 	if err != nil {
-		return nil, fmt.Errorf("open checkpoint: %w", err)
+		return nil, err
 	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open checkpoint: %w", err), f.Close())
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.Join(fmt.Errorf("open checkpoint %s: not a regular file", path), f.Close())
-	}
-	p, err := Read(f, info.Size(), path, weights)
+	p, err := Read(f, size, path, weights)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

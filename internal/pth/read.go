@@ -18,20 +18,7 @@ var decoders = map[string]func([]byte) float32{
 	"float32":  func(b []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(b)) },
 	"float64":  func(b []byte) float32 { return float32(math.Float64frombits(binary.LittleEndian.Uint64(b))) },
 	"bfloat16": func(b []byte) float32 { return math.Float32frombits(uint32(binary.LittleEndian.Uint16(b)) << 16) },
-	"float16":  func(b []byte) float32 { return half(binary.LittleEndian.Uint16(b)) },
-}
-
-// half widens an IEEE 754 binary16 number. Moved into the fields of a float32,
-// its value is too small by the difference of the two exponent biases, for
-// normal and subnormal numbers alike; infinities and NaN have all exponent
-// bits set.
-func half(h uint16) float32 {
-	sign, rest := uint32(h>>15)<<31, uint32(h&0x7fff)<<13
-	bits := math.Float32bits(math.Float32frombits(rest) * 0x1p112)
-	if h&0x7c00 == 0x7c00 {
-		bits = rest | 0xff<<23
-	}
-	return math.Float32frombits(sign | bits)
+	"float16":  func(b []byte) float32 { return ckpt.Half(binary.LittleEndian.Uint16(b)) },
 }
 
 // Tensor reads one tensor, row-major however it was stored; the caller owns

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash"
 	"hash/crc32"
@@ -14,13 +13,10 @@ import (
 	"iter"
 	"maps"
 	"math"
-	"path/filepath"
 	"slices"
 	"strconv"
 
 	"spos/internal/ckpt"
-
-	"github.com/google/renameio/v2"
 )
 
 // alignment is that of a storage in the file, which lets torch map it.
@@ -45,27 +41,12 @@ type Options struct {
 // either as it was or complete. The bytes depend on the tensors and options
 // only. Tensors are kept until the pickle can be written, so an element slice
 // must not change before Write returns.
-func Write(path string, tensors iter.Seq2[string, ckpt.Tensor], o Options) (err error) {
+func Write(path string, tensors iter.Seq2[string, ckpt.Tensor], o Options) error {
 	all, err := collectAll(tensors, o)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(0o644))
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer func() { err = errors.Join(err, f.Cleanup()) }()
-	w := bufio.NewWriterSize(f, 1<<20)
-	if err := writeArchive(w, all, o.Meta); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := f.CloseAtomicallyReplace(); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
+	return ckpt.Replace(path, func(w *bufio.Writer) error { return writeArchive(w, all, o.Meta) })
 }
 
 // written is a tensor to write.
