@@ -239,7 +239,7 @@ func (b *bench) open() {
 // storm offers multiples of what the server can do. Its client works on the same cores, and all the harder the more it
 // offers: what it takes is counted as not there.
 func (b *bench) storm() {
-	for _, name := range strings.Fields(*storms) {
+	for name := range strings.FieldsSeq(*storms) {
 		peak := b.peak(name)
 		usual := b.loop(name, b.dials[name], 1, time.Second)
 		for _, times := range []float64{2, 10} {
