@@ -13,7 +13,7 @@ import (
 // an output; a program uses a [latency.Local].
 type quiet struct{}
 
-func (quiet) Time(context.Context, []byte, latency.Protocol) (latency.Sample, error) {
+func (quiet) Time(context.Context, latency.Task) (latency.Sample, error) {
 	s := latency.Sample{Settled: true, Pinned: true}
 	for i := range 20 {
 		s.Runs = append(s.Runs, 2*time.Millisecond+time.Duration(i%5)*time.Microsecond)

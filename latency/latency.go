@@ -18,17 +18,33 @@ import (
 	"time"
 )
 
-// Runner times one session of a serialised ONNX model under a protocol: it
-// makes the session, warms it up, runs it and frees it. Here or on another
-// machine.
+// Runner times one session of a model: it makes the session, warms it up, runs
+// it and frees it. Here or on another machine.
 type Runner interface {
-	Time(ctx context.Context, model []byte, p Protocol) (Sample, error)
+	Time(ctx context.Context, t Task) (Sample, error)
+}
+
+// Task is one session to time.
+type Task struct {
+	Model    []byte // serialised ONNX
+	Protocol Protocol
+	// Key names this session among all that its owner ever asks for: a runner
+	// whose work outlives the asker answers a key that it has seen with the
+	// sample that it has, so what a killed process had measured is not
+	// measured again. "" is always timed anew.
+	Key string
 }
 
 // Describer is a Runner that can say, without measuring, what a measurement
 // of a model would depend on. A [Cache] needs it.
 type Describer interface {
 	Fingerprint(ctx context.Context, model []byte, p Protocol) (Fingerprint, error)
+}
+
+// Device is where models are measured: this machine ([Local]) or another.
+type Device interface {
+	Runner
+	Describer
 }
 
 // Sample is what one session did: raw times and what could have disturbed

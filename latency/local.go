@@ -85,7 +85,8 @@ func (l *Local) Fingerprint(_ context.Context, model []byte, p Protocol) (Finger
 // bound and with priority as p asks and given back as it was; the collector
 // has run before and does not run meanwhile; nothing is allocated between
 // runs.
-func (l *Local) Time(ctx context.Context, model []byte, p Protocol) (Sample, error) {
+func (l *Local) Time(ctx context.Context, t Task) (Sample, error) {
+	model, p := t.Model, t.Protocol
 	fp, err := l.Fingerprint(ctx, model, p)
 	if err != nil {
 		return Sample{}, err

@@ -51,7 +51,7 @@ func brief() latency.Protocol {
 func TestTime(t *testing.T) {
 	l := local(t)
 	p := brief()
-	s, err := l.Time(t.Context(), read(t, "convs2.onnx"), p)
+	s, err := l.Time(t.Context(), latency.Task{Model: read(t, "convs2.onnx"), Protocol: p})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestTimeGivesBack(t *testing.T) {
 	state()
 	set, policy, gc := state()
 	for _, name := range []string{"convs2.onnx", "strings.onnx"} {
-		if _, err := l.Time(t.Context(), read(t, name), brief()); (err != nil) != (name == "strings.onnx") {
+		if _, err := l.Time(t.Context(), latency.Task{Model: read(t, name), Protocol: brief()}); (err != nil) != (name == "strings.onnx") {
 			t.Fatal(err)
 		}
 		if set2, policy2, gc2 := state(); set2 != set || policy2 != policy || gc2 != gc {
@@ -129,15 +129,15 @@ func TestTurns(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := l.Time(ctx, read(t, "convs2.onnx"), brief()); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := l.Time(ctx, latency.Task{Model: read(t, "convs2.onnx"), Protocol: brief()}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("with the lock held elsewhere: %v, want to wait until the deadline", err)
 	}
 	other.Close()
-	if _, err := l.Time(t.Context(), read(t, "convs2.onnx"), brief()); err != nil {
+	if _, err := l.Time(t.Context(), latency.Task{Model: read(t, "convs2.onnx"), Protocol: brief()}); err != nil {
 		t.Errorf("with the lock free: %v", err)
 	}
 	l.Lock = filepath.Join(t.TempDir(), "no", "such", "directory")
-	if _, err := l.Time(t.Context(), read(t, "convs2.onnx"), brief()); err != nil {
+	if _, err := l.Time(t.Context(), latency.Task{Model: read(t, "convs2.onnx"), Protocol: brief()}); err != nil {
 		t.Errorf("where no lock can be made: %v", err)
 	}
 }
@@ -171,7 +171,7 @@ func TestThreads(t *testing.T) {
 	l := local(t)
 	p := brief()
 	p.Threads, p.Session.Spinning = 2, new(false)
-	s, err := l.Time(t.Context(), read(t, "convs2.onnx"), p)
+	s, err := l.Time(t.Context(), latency.Task{Model: read(t, "convs2.onnx"), Protocol: p})
 	if runtime.NumCPU() < 2 {
 		if err == nil || !strings.Contains(err.Error(), "pin: false") {
 			t.Errorf("two threads on one processor: %v, want the way out", err)
@@ -185,7 +185,7 @@ func TestThreads(t *testing.T) {
 		t.Errorf("affinity %v, want two processors", a)
 	}
 	p.Threads = 10_000
-	if _, err := l.Time(t.Context(), read(t, "convs2.onnx"), p); err == nil || !strings.Contains(err.Error(), "pin: false") {
+	if _, err := l.Time(t.Context(), latency.Task{Model: read(t, "convs2.onnx"), Protocol: p}); err == nil || !strings.Contains(err.Error(), "pin: false") {
 		t.Errorf("10000 threads: %v, want the way out", err)
 	}
 }
@@ -221,13 +221,13 @@ func TestInputs(t *testing.T) {
 
 func TestTimeErrors(t *testing.T) {
 	l := local(t)
-	if _, err := l.Time(t.Context(), []byte("no model"), brief()); err == nil {
+	if _, err := l.Time(t.Context(), latency.Task{Model: []byte("no model"), Protocol: brief()}); err == nil {
 		t.Error("garbage was timed")
 	}
-	if _, err := l.Time(t.Context(), read(t, "strings.onnx"), brief()); !errors.Is(err, ort.ErrTensor) || !strings.Contains(err.Error(), "input x") {
+	if _, err := l.Time(t.Context(), latency.Task{Model: read(t, "strings.onnx"), Protocol: brief()}); !errors.Is(err, ort.ErrTensor) || !strings.Contains(err.Error(), "input x") {
 		t.Errorf("strings: %v, want ErrTensor naming the input", err)
 	}
-	if _, err := l.Time(t.Context(), read(t, "convs2.onnx"), latency.Protocol{}); err == nil {
+	if _, err := l.Time(t.Context(), latency.Task{Model: read(t, "convs2.onnx"), Protocol: latency.Protocol{}}); err == nil {
 		t.Error("the zero protocol was accepted")
 	}
 	why := errors.New("enough")

@@ -17,15 +17,28 @@ type Model struct {
 	Key string
 }
 
+// session is the [Task.Key] of the model's nth session at a try.
+func (m Model) session(n, try int) string {
+	return fmt.Sprintf("%s#%d.%d", m.graph(), n, try)
+}
+
+func (m Model) graph() string {
+	if m.Key != "" {
+		return m.Key
+	}
+	return identify(m.Bytes).SHA256
+}
+
 // MeasureAll times p.Sessions sessions of each model, a session of every model
 // before the next of any, so that drift of the machine hits all alike. Results
 // are in the order of the models. An error names its model.
 func MeasureAll(ctx context.Context, r Runner, models []Model, p Protocol) ([]Result, error) {
-	return measureMore(ctx, r, models, make([][]Sample, len(models)), p)
+	return measureMore(ctx, r, models, make([][]Sample, len(models)), p, 0)
 }
 
-// measureMore is [MeasureAll] where some sessions have run already.
-func measureMore(ctx context.Context, r Runner, models []Model, have [][]Sample, p Protocol) ([]Result, error) {
+// measureMore is [MeasureAll] where some sessions have run already; try counts
+// how often that has been done over.
+func measureMore(ctx context.Context, r Runner, models []Model, have [][]Sample, p Protocol, try int) ([]Result, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
@@ -38,7 +51,7 @@ func measureMore(ctx context.Context, r Runner, models []Model, have [][]Sample,
 			if session < len(have[i]) {
 				continue
 			}
-			s, err := sample(ctx, r, m, p)
+			s, err := sample(ctx, r, m, p, m.session(session, try))
 			if err != nil {
 				return nil, err
 			}
@@ -61,8 +74,8 @@ func Measure(ctx context.Context, r Runner, m Model, p Protocol) (Result, error)
 	return results[0], nil
 }
 
-func sample(ctx context.Context, r Runner, m Model, p Protocol) (Sample, error) {
-	s, err := r.Time(ctx, m.Bytes, p)
+func sample(ctx context.Context, r Runner, m Model, p Protocol, key string) (Sample, error) {
+	s, err := r.Time(ctx, Task{Model: m.Bytes, Protocol: p, Key: key})
 	if err == nil && len(s.Runs) == 0 {
 		err = fmt.Errorf("the runner timed nothing")
 	}
@@ -121,7 +134,7 @@ func proceed(ctx context.Context, r Runner, m Model, limit time.Duration, res Re
 		if v := res.Decide(limit); v != Undecided {
 			return res, v, nil
 		}
-		s, err := sample(ctx, r, m, confirm)
+		s, err := sample(ctx, r, m, confirm, m.session(len(res.Samples), 0))
 		if err != nil {
 			return res, Undecided, err
 		}

@@ -39,7 +39,8 @@ func (f *fake) Fingerprint(_ context.Context, model []byte, p latency.Protocol) 
 	}, nil
 }
 
-func (f *fake) Time(ctx context.Context, model []byte, p latency.Protocol) (latency.Sample, error) {
+func (f *fake) Time(ctx context.Context, t latency.Task) (latency.Sample, error) {
+	model, p := t.Model, t.Protocol
 	var us float64
 	if _, err := fmt.Sscan(string(model), &us); err != nil {
 		return latency.Sample{}, errors.New("not a model")
@@ -350,7 +351,7 @@ func TestWarnings(t *testing.T) {
 
 type runnerFunc func() latency.Sample
 
-func (f runnerFunc) Time(context.Context, []byte, latency.Protocol) (latency.Sample, error) {
+func (f runnerFunc) Time(context.Context, latency.Task) (latency.Sample, error) {
 	return f(), nil
 }
 

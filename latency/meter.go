@@ -113,7 +113,7 @@ func (m *Meter) Settle(ctx context.Context, model Model, limit time.Duration, co
 func (m *Meter) stretch(ctx context.Context, batch []Model, have [][]Sample) ([]Result, error) {
 	s := m.Sentinel
 	if s == nil {
-		return measureMore(ctx, m.Runner, batch, have, m.Protocol)
+		return measureMore(ctx, m.Runner, batch, have, m.Protocol, 0)
 	}
 	if m.base == 0 {
 		var err error
@@ -126,7 +126,7 @@ func (m *Meter) stretch(ctx context.Context, batch []Model, have [][]Sample) ([]
 		retries = 0
 	}
 	for try := 0; ; try++ {
-		results, err := measureMore(ctx, m.Runner, batch, have, m.Protocol)
+		results, err := measureMore(ctx, m.Runner, batch, have, m.Protocol, try)
 		if err != nil {
 			return nil, err
 		}
@@ -179,13 +179,15 @@ func (m *Meter) look(ctx context.Context) (float64, error) {
 }
 
 func (m *Meter) glance(ctx context.Context, sessions int) (time.Duration, error) {
-	p := m.Protocol
-	p.Sessions = sessions
-	r, err := Measure(ctx, m.Runner, m.Sentinel.Model, p)
-	if err != nil {
-		return 0, fmt.Errorf("sentinel: %w", err)
+	samples := make([][]time.Duration, sessions)
+	for i := range samples {
+		s, err := sample(ctx, m.Runner, m.Sentinel.Model, m.Protocol, "") // what it was is of no use
+		if err != nil {
+			return 0, fmt.Errorf("sentinel: %w", err)
+		}
+		samples[i] = s.Runs
 	}
-	return r.P50, nil
+	return estimate(samples, m.Protocol.Spread).P50, nil
 }
 
 // find is what the cache knows of a model, less the sessions with fewer runs
@@ -232,9 +234,5 @@ func (m *Meter) key(ctx context.Context, model Model) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	graph := model.Key
-	if graph == "" {
-		graph = fp.Model.SHA256
-	}
-	return graph + "@" + fp.Key(), nil
+	return model.graph() + "@" + fp.Key(), nil
 }

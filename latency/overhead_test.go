@@ -34,7 +34,7 @@ func BenchmarkOverhead(b *testing.B) {
 		b.Run(model, func(b *testing.B) {
 			var ours, oursMin, run, runMin, bind, bindMin []float64
 			for b.Loop() {
-				s, err := l.Time(b.Context(), read(b, model), p)
+				s, err := l.Time(b.Context(), latency.Task{Model: read(b, model), Protocol: p})
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"time"
 
-	"spos/export"
+	"spos/cmd/internal/cli"
 	"spos/internal/arch"
 	"spos/internal/config"
 	"spos/latency"
@@ -52,7 +52,7 @@ func newMeter(s *arch.Space, r latency.Runner, cache *latency.Cache, c config.La
 	if err != nil {
 		return nil, err
 	}
-	sentinel, err := m.model(n)
+	sentinel, err := cli.CandidateModel(n, m.batch)
 	if err != nil {
 		return nil, err
 	}
@@ -60,19 +60,6 @@ func newMeter(s *arch.Space, r latency.Runner, cache *latency.Cache, c config.La
 	m.sentinel = &latency.Sentinel{Model: sentinel, Drift: 0.05, Pause: 100 * time.Millisecond, Retries: 1}
 	m.lm = latency.Meter{Runner: r, Cache: cache, Log: log}
 	return m, nil
-}
-
-// model is a net as the runner takes it.
-func (m *meter) model(n *arch.Net) (latency.Model, error) {
-	g, err := export.Model(n, export.Random(n, 0), export.Options{Batch: m.batch})
-	if err != nil {
-		return latency.Model{}, err
-	}
-	text, err := export.Marshal(g)
-	return latency.Model{
-		Name: string(n.Arch), Bytes: text,
-		Key: fmt.Sprintf("%s/%s/%dx%dx%d/%d", n.Space, n.Arch, n.In.C, n.In.H, n.In.W, n.Classes()),
-	}, err
 }
 
 // efforts are the sessions of one measurement as it becomes more careful: a
@@ -99,7 +86,7 @@ func (m *meter) nets(ctx context.Context, nets []*arch.Net, effort int) ([]searc
 	models := make([]latency.Model, len(nets))
 	for i, n := range nets {
 		var err error
-		if models[i], err = m.model(n); err != nil {
+		if models[i], err = cli.CandidateModel(n, m.batch); err != nil {
 			return nil, err
 		}
 	}
@@ -110,7 +97,7 @@ func (m *meter) nets(ctx context.Context, nets []*arch.Net, effort int) ([]searc
 // remembers of it: a search that goes on must find what it found before. Each
 // round is remembered by itself.
 func (m *meter) confirm(ctx context.Context, n *arch.Net, round int) (search.Interval, error) {
-	model, err := m.model(n)
+	model, err := cli.CandidateModel(n, m.batch)
 	if err != nil {
 		return search.Interval{}, err
 	}
