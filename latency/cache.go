@@ -8,33 +8,30 @@ import (
 )
 
 // Cache remembers results in an append-only journal of JSON lines
-// {"key","result"}, on disk before Put returns: a search that was killed finds
+// ([Record]), on disk before Put returns: a search that was killed finds
 // again what it measured, so its second run has the same history. Where a key
 // comes twice the later line counts. One process at a time; safe for
 // concurrent use within it.
 type Cache struct {
 	mu      sync.Mutex
-	journal *runs.Journal[cacheLine]
+	journal *runs.Journal[Record]
 	at      map[string]Result
 	closed  bool
-}
-
-type cacheLine struct {
-	Key    string `json:"key"`
-	Result Result `json:"result"`
 }
 
 // OpenCache opens or makes the file. What a killed process left unfinished at
 // its end is cut off; other damage is an error that wraps [runs.ErrCorrupt]
 // and names the line.
 func OpenCache(path string) (*Cache, error) {
-	j, lines, err := runs.OpenJournal[cacheLine](path)
+	j, lines, err := runs.OpenJournal[Record](path)
 	if err != nil {
 		return nil, fmt.Errorf("latency cache: %w", err)
 	}
 	c := &Cache{journal: j, at: make(map[string]Result, len(lines))}
 	for _, l := range lines {
-		c.at[l.Key] = l.Result
+		if l.Look == nil {
+			c.at[l.Key] = l.Result
+		}
 	}
 	return c, nil
 }
@@ -58,10 +55,20 @@ func (c *Cache) Len() int {
 func (c *Cache) Put(key string, r Result) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.journal.Append(cacheLine{Key: key, Result: r}); err != nil {
+	if err := c.journal.Append(Record{Key: key, Result: r}); err != nil {
 		return fmt.Errorf("latency cache: %w", err)
 	}
 	c.at[key] = r
+	return nil
+}
+
+// Note keeps a look at the sentinel beside the results, for reports.
+func (c *Cache) Note(l Look) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.journal.Append(Record{Look: &l}); err != nil {
+		return fmt.Errorf("latency cache: %w", err)
+	}
 	return nil
 }
 

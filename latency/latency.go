@@ -50,10 +50,11 @@ type Device interface {
 // Sample is what one session did: raw times and what could have disturbed
 // them.
 type Sample struct {
-	Runs    []time.Duration `json:"runs_ns"`   // in the order they ran
-	Warmup  []time.Duration `json:"warmup_ns"` // the runs thrown away before
-	Settled bool            `json:"settled"`   // the warm-up ended because times had settled
-	Create  time.Duration   `json:"create_ns"` // making the session
+	Runs    []time.Duration `json:"runs_ns"`          // in the order they ran
+	Warmup  []time.Duration `json:"warmup_ns"`        // the runs thrown away before
+	Started time.Time       `json:"started,omitzero"` // of making the session, by the device's clock
+	Settled bool            `json:"settled"`          // the warm-up ended because times had settled
+	Create  time.Duration   `json:"create_ns"`        // making the session
 
 	Pinned    bool    `json:"pinned"`    // the timing thread was bound to its processor
 	Preempted int64   `json:"preempted"` // times the thread was taken off its processor during Runs

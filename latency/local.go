@@ -117,6 +117,7 @@ func (l *Local) Time(ctx context.Context, t Task) (Sample, error) {
 	}
 
 	start := time.Now()
+	s.Started = start.Round(0).UTC() // a wall clock, as it is read back
 	session, err := l.Runtime.NewSession(model, o)
 	if err != nil {
 		return Sample{}, err

@@ -116,8 +116,12 @@ func (m *Meter) stretch(ctx context.Context, batch []Model, have [][]Sample) ([]
 		return measureMore(ctx, m.Runner, batch, have, m.Protocol, 0)
 	}
 	if m.base == 0 {
-		var err error
-		if m.base, err = m.glance(ctx, 3); err != nil {
+		first, err := m.glance(ctx, 3)
+		if err != nil {
+			return nil, err
+		}
+		m.base = first.P50
+		if err := m.note(first); err != nil {
 			return nil, err
 		}
 	}
@@ -130,15 +134,21 @@ func (m *Meter) stretch(ctx context.Context, batch []Model, have [][]Sample) ([]
 		if err != nil {
 			return nil, err
 		}
-		ratio, err := m.look(ctx)
+		look, err := m.look(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if math.Abs(ratio-1) <= cmp.Or(s.Drift, 0.03) {
+		ratio := look.Ratio
+		drifted := math.Abs(ratio-1) > look.Allowed
+		kept := drifted && try >= retries
+		look.Again, look.Kept = drifted && !kept, kept
+		if err := m.note(look); err != nil {
+			return nil, err
+		}
+		if !drifted {
 			m.lost = false
 			return results, nil
 		}
-		kept := try >= retries
 		m.drifts = append(m.drifts, Drift{Ratio: ratio, Kept: kept})
 		level := slog.LevelDebug
 		if kept && !m.lost { // neither a try that is repeated nor what was said before
@@ -161,33 +171,44 @@ func (m *Meter) stretch(ctx context.Context, batch []Model, have [][]Sample) ([]
 	}
 }
 
-// look is the sentinel's time over its first. One session that deviates may
-// be chance, so it is asked twice more.
-func (m *Meter) look(ctx context.Context) (float64, error) {
-	ratio := 1.0
+// look compares the sentinel's time with its first. One session that deviates
+// may be chance, so it is asked twice more.
+func (m *Meter) look(ctx context.Context) (Look, error) {
+	var l Look
 	for _, sessions := range []int{1, 3} {
-		d, err := m.glance(ctx, sessions)
-		if err != nil {
-			return 0, err
+		var err error
+		if l, err = m.glance(ctx, sessions); err != nil {
+			return Look{}, err
 		}
-		ratio = float64(d) / float64(m.base)
-		if math.Abs(ratio-1) <= cmp.Or(m.Sentinel.Drift, 0.03) {
+		l.Ratio = float64(l.P50) / float64(m.base)
+		if math.Abs(l.Ratio-1) <= l.Allowed {
 			break
 		}
 	}
-	return ratio, nil
+	return l, nil
 }
 
-func (m *Meter) glance(ctx context.Context, sessions int) (time.Duration, error) {
+func (m *Meter) glance(ctx context.Context, sessions int) (Look, error) {
+	l := Look{Sentinel: m.Sentinel.Model.Name, Ratio: 1, Allowed: cmp.Or(m.Sentinel.Drift, 0.03)}
 	samples := make([][]time.Duration, sessions)
 	for i := range samples {
 		s, err := sample(ctx, m.Runner, m.Sentinel.Model, m.Protocol, "") // what it was is of no use
 		if err != nil {
-			return 0, fmt.Errorf("sentinel: %w", err)
+			return Look{}, fmt.Errorf("sentinel: %w", err)
 		}
 		samples[i] = s.Runs
+		l.At, l.Environment = s.Started, s.Fingerprint.Key()
 	}
-	return estimate(samples, m.Protocol.Spread).P50, nil
+	l.P50 = estimate(samples, m.Protocol.Spread).P50
+	return l, nil
+}
+
+// note keeps a look, where there is a place for it.
+func (m *Meter) note(l Look) error {
+	if m.Cache == nil {
+		return nil
+	}
+	return m.Cache.Note(l)
 }
 
 // find is what the cache knows of a model, less the sessions with fewer runs

@@ -1,0 +1,81 @@
+package latency_test
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"spos/internal/runs"
+	"spos/latency"
+)
+
+// TestLooks: the journal has every look at the sentinel, also those that found
+// nothing, between the results of the stretches; a cache passes over them.
+func TestLooks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "latency.jsonl")
+	synctest.Test(t, func(t *testing.T) {
+		cache, err := latency.OpenCache(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cache.Close()
+		// Steady at first, slower for good after the first stretch and its look.
+		f := &fake{speed: func(n int) float64 { return map[bool]float64{true: 1.1, false: 1}[n >= 6] }}
+		m := &latency.Meter{
+			Runner: f, Protocol: latency.Screening(), Cache: cache, Log: slog.New(slog.DiscardHandler),
+			Sentinel: &latency.Sentinel{Model: latency.Model{Name: "sentinel", Bytes: []byte("50")}, Every: 2, Retries: 1},
+		}
+		if _, err := m.Measure(t.Context(), models("100", "200", "300", "400")...); err != nil {
+			t.Fatal(err)
+		}
+	})
+	records, err := latency.ReadJournal(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range records {
+		switch l := r.Look; {
+		case l == nil:
+			got = append(got, r.Result.Model)
+		case l.Sentinel != "sentinel" || l.Allowed != 0.03 || l.P50 != time.Duration(l.Ratio*50_000+0.5) || l.Environment == "":
+			t.Errorf("look %+v", *l)
+		case l.Again:
+			got = append(got, "again")
+		case l.Kept:
+			got = append(got, "kept")
+		default:
+			got = append(got, "look")
+		}
+	}
+	if want := []string{"look", "look", "net100", "net200", "again", "kept", "net300", "net400"}; !slices.Equal(got, want) {
+		t.Errorf("journal of %v, want %v", got, want)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first, _, _ := strings.Cut(string(text), "\n"); strings.Contains(first, "result") || strings.Contains(first, "key") {
+		t.Errorf("a look's line says %s", first)
+	}
+	cache, err := latency.OpenCache(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cache.Close()
+	if cache.Len() != 4 {
+		t.Errorf("%d results in the cache, want 4", cache.Len())
+	}
+	if err := os.WriteFile(path, []byte("{}x\n{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := latency.ReadJournal(path); !errors.Is(err, runs.ErrCorrupt) {
+		t.Errorf("a damaged journal: %v, want ErrCorrupt", err)
+	}
+}
