@@ -132,42 +132,33 @@ func (l *Local) Time(ctx context.Context, t Task) (Sample, error) {
 
 	runtime.GC()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	if err := l.timed(ctx, fixed.Run, p, &s); err != nil {
+	if err := l.timed(ctx, fixed, p, &s); err != nil {
 		return Sample{}, fmt.Errorf("latency: time %s: %w", session.Name(), err)
 	}
 	return s, nil
 }
 
-// timed warms up and times run.
-func (l *Local) timed(ctx context.Context, run func() error, p Protocol, s *Sample) (err error) {
-	epoch := time.Now()
-	loop := loop{run: run, now: func() time.Duration { return time.Since(epoch) }}
+// timed warms up and times the model.
+func (l *Local) timed(ctx context.Context, fixed *ort.Fixed, p Protocol, s *Sample) (err error) {
+	var idle time.Duration
+	var evict []byte
 	switch p.Mode {
 	case Paced:
-		loop.before = func() { time.Sleep(p.Gap) }
+		idle = p.Gap
 	case Cold:
 		// Twice the last cache, so that nothing of the model stays in it.
-		b := make([]byte, max(64<<20, 2*lastLevelCache(l.root())))
-		loop.before = func() { flush(b) }
+		evict = make([]byte, max(64<<20, 2*lastLevelCache(l.root())))
 	}
+	loop := loop{func(times []time.Duration) error { return fixed.Time(times, idle, evict) }}
 	if s.Warmup, s.Settled, err = loop.warm(ctx, p); err != nil {
 		return err
 	}
-	s.Runs = make([]time.Duration, p.runs(typical(s.Warmup)))
+	each := typical(s.Warmup)
+	s.Runs = make([]time.Duration, p.runs(each))
 	before := preemptions()
-	err = loop.measure(ctx, s.Runs)
+	err = loop.measure(ctx, s.Runs, each+idle)
 	s.Preempted = preemptions() - before
 	return err
-}
-
-// flush writes to every cache line of b. A race detector's own memory would
-// take seconds.
-//
-//go:norace
-func flush(b []byte) {
-	for i := 0; i < len(b); i += 64 {
-		b[i]++
-	}
 }
 
 // bound tells the library where its own threads belong: it counts processors

@@ -6,22 +6,10 @@ import (
 	"time"
 )
 
-// loop is the part of a measurement that must stay free of everything else:
-// it calls run, and between the calls only reads a clock.
+// loop is the part of a measurement that must stay free of everything else.
 type loop struct {
-	run    func() error
-	before func()               // what the mode does before each run; nil for hot
-	now    func() time.Duration // monotonic
-}
-
-// once is one run's time.
-func (l *loop) once() (time.Duration, error) {
-	if l.before != nil {
-		l.before()
-	}
-	start := l.now()
-	err := l.run()
-	return l.now() - start, err
+	// run runs and times, as often as its argument is long.
+	run func(times []time.Duration) error
 }
 
 // warm runs until times settle, at least p.WarmupMin and at most p.WarmupMax
@@ -33,11 +21,10 @@ func (l *loop) warm(ctx context.Context, p Protocol) (times []time.Duration, set
 		if ctx.Err() != nil {
 			return times, false, context.Cause(ctx)
 		}
-		d, err := l.once()
-		if err != nil {
+		times = append(times, 0)
+		if err := l.run(times[len(times)-1:]); err != nil {
 			return times, false, err
 		}
-		times = append(times, d)
 		if len(times) >= p.WarmupMin && settledBy(times, p.Settle, scratch) {
 			return times, true, nil
 		}
@@ -61,17 +48,22 @@ func settledBy(times []time.Duration, fraction float64, scratch []time.Duration)
 	return max(earlier-later, later-earlier) <= fraction*earlier
 }
 
-// measure fills times, which must not grow here.
-func (l *loop) measure(ctx context.Context, times []time.Duration) error {
-	for i := range times {
+// stride is about how long a measurement goes on before it looks whether it
+// has been cancelled.
+const stride = 50 * time.Millisecond
+
+// measure fills times; a run takes about typical.
+func (l *loop) measure(ctx context.Context, times []time.Duration, typical time.Duration) error {
+	n := int(max(1, stride/max(typical, 1)))
+	for len(times) > 0 {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		d, err := l.once()
-		if err != nil {
+		now := times[:min(n, len(times))]
+		if err := l.run(now); err != nil {
 			return err
 		}
-		times[i] = d
+		times = times[len(now):]
 	}
 	return nil
 }

@@ -1,27 +1,29 @@
 package latency
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
 )
 
-// clock is a time that only the runs move.
+// clock is a model whose runs take what it says.
 type clock struct {
-	t     time.Duration
 	takes []time.Duration // of each run; the last one repeats
-	n     int
+	n     int             // runs
+	calls int
 }
 
-func (c *clock) run() error {
-	c.t += c.takes[min(c.n, len(c.takes)-1)]
-	c.n++
+func (c *clock) run(times []time.Duration) error {
+	for i := range times {
+		times[i] = c.takes[min(c.n, len(c.takes)-1)]
+		c.n++
+	}
+	c.calls++
 	return nil
 }
 
-func (c *clock) loop() *loop {
-	return &loop{run: c.run, now: func() time.Duration { return c.t }}
-}
+func (c *clock) loop() *loop { return &loop{run: c.run} }
 
 func ms(x ...float64) []time.Duration {
 	d := make([]time.Duration, len(x))
@@ -79,11 +81,10 @@ func TestRuns(t *testing.T) {
 func TestMeasureLoop(t *testing.T) {
 	k := &clock{takes: ms(1, 2, 3)}
 	l := k.loop()
-	l.before = func() { k.t += time.Hour } // idle time is not a run's time
-	times := make([]time.Duration, 3)
+	times := make([]time.Duration, 300)
 	if allocs := testing.AllocsPerRun(10, func() {
-		k.n = 0
-		if err := l.measure(t.Context(), times); err != nil {
+		k.n, k.calls = 0, 0
+		if err := l.measure(t.Context(), times, time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
 	}); allocs != 0 {
@@ -94,9 +95,18 @@ func TestMeasureLoop(t *testing.T) {
 			t.Errorf("run %d took %v, want %v", i, times[i], want)
 		}
 	}
+	if k.n != 300 || k.calls != 6 || times[299] != 3*time.Millisecond {
+		t.Errorf("%d runs in %d calls, the last took %v, want 300 in 6 of 50 ms", k.n, k.calls, times[299])
+	}
+	why := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	l.run = func([]time.Duration) error { cancel(why); return nil }
+	if err := l.measure(ctx, times, time.Second); !errors.Is(err, why) {
+		t.Errorf("cancelled in a run: %v, want the cause", err)
+	}
 	broken := errors.New("broken")
-	l.run = func() error { return broken }
-	if err := l.measure(t.Context(), times); !errors.Is(err, broken) {
+	l.run = func([]time.Duration) error { return broken }
+	if err := l.measure(t.Context(), times, 0); !errors.Is(err, broken) {
 		t.Errorf("measure = %v, want the run's error", err)
 	}
 }
