@@ -1,6 +1,7 @@
 package search
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -27,8 +28,9 @@ func (i Interval) valid() bool {
 // Verdict is what a [Constraint] says about one net.
 type Verdict struct {
 	Interval
-	Met    bool
-	Reason string // why not
+	Devices map[string]Interval // by device, where there are several
+	Met     bool
+	Reason  string // why not
 }
 
 // Constraint is a limit that has to be measured. It is checked before a net
@@ -65,34 +67,20 @@ func (b Below) Name() string {
 
 // Check implements [Constraint].
 func (b Below) Check(ctx context.Context, nets []*arch.Net) ([]Verdict, error) {
-	efforts := b.Efforts
-	if efforts == 0 {
-		efforts = 3
-	}
 	verdicts := make([]Verdict, len(nets))
 	open := make([]int, len(nets)) // indices still undecided
 	for i := range open {
 		open[i] = i
 	}
-	for effort := 0; effort < efforts && len(open) > 0; effort++ {
-		ask := make([]*arch.Net, len(open))
-		for i, at := range open {
-			ask[i] = nets[at]
-		}
-		found, err := b.Measure(ctx, ask, effort)
+	for effort := 0; effort < b.efforts() && len(open) > 0; effort++ {
+		found, err := b.measure(ctx, nets, open, effort)
 		if err != nil {
 			return nil, err
 		}
-		if len(found) != len(ask) {
-			return nil, fmt.Errorf("%d measurements of %d nets", len(found), len(ask))
-		}
 		var straddle []int
 		for i, at := range open {
-			if !found[i].valid() {
-				return nil, fmt.Errorf("measurement of %s: %v is no interval", nets[at].Arch, found[i])
-			}
 			verdicts[at] = b.decide(found[i])
-			if !verdicts[at].Met && found[i].Low < b.Limit {
+			if b.undecided(found[i]) {
 				straddle = append(straddle, at)
 			}
 		}
@@ -100,6 +88,32 @@ func (b Below) Check(ctx context.Context, nets []*arch.Net) ([]Verdict, error) {
 	}
 	return verdicts, nil
 }
+
+func (b Below) efforts() int { return cmp.Or(b.Efforts, 3) }
+
+// measure measures the nets of those indices.
+func (b Below) measure(ctx context.Context, nets []*arch.Net, open []int, effort int) ([]Interval, error) {
+	ask := make([]*arch.Net, len(open))
+	for i, at := range open {
+		ask[i] = nets[at]
+	}
+	found, err := b.Measure(ctx, ask, effort)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) != len(ask) {
+		return nil, fmt.Errorf("%d measurements of %d nets", len(found), len(ask))
+	}
+	for i, f := range found {
+		if !f.valid() {
+			return nil, fmt.Errorf("measurement of %s: %v is no interval", ask[i].Arch, f)
+		}
+	}
+	return found, nil
+}
+
+// undecided: the limit is inside the interval.
+func (b Below) undecided(i Interval) bool { return i.Low < b.Limit && i.High >= b.Limit }
 
 func (b Below) decide(i Interval) Verdict {
 	switch {

@@ -51,6 +51,9 @@ type Trial struct {
 	Params     int64       `json:"params"`
 	// Latency in milliseconds, zero where nobody measured it.
 	Latency Interval `json:"latency_ms,omitzero"`
+	// Devices are the latencies by device where there are several; Latency is
+	// then the first device's.
+	Devices map[string]Interval `json:"devices_ms,omitempty"`
 	// Feasible nets met every constraint and have an accuracy; for others
 	// Reason says what they missed.
 	Feasible bool               `json:"feasible"`
@@ -252,7 +255,7 @@ func (r *runner) judge(ctx context.Context, trials []Trial, nets []*arch.Net) er
 	}
 	var good []*arch.Net
 	for i, v := range verdicts {
-		trials[i].Latency, trials[i].Feasible, trials[i].Reason = v.Interval, v.Met, v.Reason
+		trials[i].Latency, trials[i].Devices, trials[i].Feasible, trials[i].Reason = v.Interval, v.Devices, v.Met, v.Reason
 		if v.Met {
 			good = append(good, nets[i])
 		}

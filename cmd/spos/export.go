@@ -156,7 +156,7 @@ func (o exportOptions) write(ctx context.Context, n *arch.Net, file []byte, v *v
 		if err != nil {
 			return exported{}, err
 		}
-		file, out.LatencyMS = stamped, new(interval(r.Estimate))
+		file, out.LatencyMS = stamped, new(cli.Interval(r.Estimate))
 	}
 	out.Bytes = len(file)
 	if err := os.MkdirAll(filepath.Dir(o.out), 0o755); err != nil {

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/url"
 	"path/filepath"
 
+	"spos/cmd/internal/cli"
 	"spos/internal/report"
 	"spos/search"
 )
@@ -15,21 +17,58 @@ type searchOutcome struct {
 	Dir       string        `json:"dir"`
 	Space     string        `json:"space"`
 	Method    string        `json:"method"`
-	Limit     float64       `json:"latency_limit_ms,omitempty"`
-	Evaluated int           `json:"evaluated"` // by each method
+	Limit     float64       `json:"latency_limit_ms,omitempty"` // of the first device
+	Devices   []deviceLimit `json:"devices,omitempty"`          // unless it is this machine alone
+	Evaluated int           `json:"evaluated"`                  // by each method
 	Seconds   float64       `json:"seconds"`
 	Best      search.Trial  `json:"best"`
 	Random    *search.Trial `json:"random,omitempty"` // the best of random search
 
 	trials, random []search.Trial
+	devices        cli.Gauges
+}
+
+// deviceLimit is where a search measured, and what it was to stay below.
+type deviceLimit struct {
+	Device string  `json:"device"`
+	Limit  float64 `json:"limit_ms,omitempty"`
+}
+
+// name says on which devices the search measured.
+func (o *searchOutcome) name() {
+	o.Limit = o.devices[0].Limit
+	if len(o.devices) == 1 && o.devices[0].Device == cli.ThisDevice {
+		return
+	}
+	for _, d := range o.devices {
+		o.Devices = append(o.Devices, deviceLimit{d.Device, d.Limit})
+	}
+}
+
+// on is a trial's latency on one of the devices.
+func on(t search.Trial, device string) search.Interval {
+	if i, ok := t.Devices[device]; ok {
+		return i
+	}
+	return t.Latency
 }
 
 func (o *searchOutcome) write(w io.Writer) error {
-	t := report.NewTable("method", "arch", "val top-1", "latency ms (95 %)", "MACs", "params")
-	t.Right(2, 3, 4, 5)
+	headings := []string{"method", "arch", "val top-1"}
+	for _, d := range o.devices {
+		headings = append(headings, d.What()+" ms (95 %)")
+	}
+	t := report.NewTable(append(headings, "MACs", "params")...)
+	for column := 2; column < len(headings)+2; column++ {
+		t.Right(column)
+	}
 	row := func(method string, b search.Trial) {
-		t.Row(method, string(b.Arch), fmt.Sprintf("%.2f %%", 100*b.Accuracy),
-			fmt.Sprintf("%.3f (%.3f–%.3f)", b.Latency.P50, b.Latency.Low, b.Latency.High), millions(b.MACs), millions(b.Params))
+		cells := []string{method, string(b.Arch), fmt.Sprintf("%.2f %%", 100*b.Accuracy)}
+		for _, d := range o.devices {
+			i := on(b, d.Device)
+			cells = append(cells, fmt.Sprintf("%.3f (%.3f–%.3f)", i.P50, i.Low, i.High))
+		}
+		t.Row(append(cells, millions(b.MACs), millions(b.Params))...)
 	}
 	row(o.Method, o.Best)
 	if o.Random != nil {
@@ -41,34 +80,44 @@ func (o *searchOutcome) write(w io.Writer) error {
 
 func millions(n int64) string { return fmt.Sprintf("%.2f M", float64(n)/1e6) }
 
-// draw makes the pictures of the search.
+// draw makes the pictures of the search: its trade-off on the first device in
+// search.png, on another in search-NAME.png.
 func (o *searchOutcome) draw(dir string) error {
-	clouds := []report.Cloud{cloud(o.Method, o.trials, o.Best)}
+	for i, d := range o.devices {
+		name := "search.png"
+		if i > 0 {
+			name = "search-" + url.PathEscape(d.Device) + ".png"
+		}
+		clouds := []report.Cloud{cloud(o.Method, o.trials, o.Best, d.Device)}
+		if o.Random != nil {
+			clouds = append(clouds, cloud("random search", o.random, *o.Random, d.Device))
+		}
+		err := report.Save(filepath.Join(dir, name), report.Tradeoff{
+			Title: "Search of " + o.Space, Cost: d.What() + ", ms", Limit: d.Limit, Clouds: clouds,
+		})
+		if err != nil {
+			return err
+		}
+	}
 	progress := []report.Progress{{Name: o.Method, Runs: [][]float64{accuracies(o.trials)}}}
 	if o.Random != nil {
-		clouds = append(clouds, cloud("random search", o.random, *o.Random))
 		progress = append(progress, report.Progress{Name: "random search", Runs: [][]float64{accuracies(o.random)}})
-	}
-	err := report.Save(filepath.Join(dir, "search.png"), report.Tradeoff{
-		Title: "Search of " + o.Space, Cost: "latency, ms", Limit: o.Limit, Clouds: clouds,
-	})
-	if err != nil {
-		return err
 	}
 	return report.Save(filepath.Join(dir, "anytime.png"), report.Anytime{Title: "Best net so far", Methods: progress})
 }
 
-func cloud(name string, trials []search.Trial, best search.Trial) report.Cloud {
+func cloud(name string, trials []search.Trial, best search.Trial, device string) report.Cloud {
 	c := report.Cloud{Name: name, BestLabel: string(best.Arch)}
 	for i, t := range trials {
-		p := report.Point{Cost: t.Latency.P50, Low: t.Latency.Low, High: t.Latency.High, Accuracy: t.Accuracy, Feasible: t.Feasible}
+		latency := on(t, device)
+		p := report.Point{Accuracy: t.Accuracy, Feasible: t.Feasible}
 		if !t.Feasible {
 			p.Accuracy = math.NaN()
 		}
 		if t.Arch == best.Arch {
-			p.Cost, p.Low, p.High = best.Latency.P50, best.Latency.Low, best.Latency.High
-			c.Best = i
+			latency, c.Best = on(best, device), i
 		}
+		p.Cost, p.Low, p.High = latency.P50, latency.Low, latency.High
 		c.Points = append(c.Points, p)
 	}
 	return c

@@ -83,7 +83,7 @@ type quickstart struct {
 	quickstartOptions
 	p      *cli.Progress
 	path   string // of the images
-	meter  *meter
+	meter  *cli.Meter
 	subnet *trainOutcome
 	sum    summary
 
@@ -175,14 +175,14 @@ func (q *quickstart) chooseLimit(ctx context.Context) error {
 	}
 	defer r.sets.Close()
 	q.sum.Dataset = datasetSummary{r.sets.Name, r.sets.Train.Len(), r.sets.Val.Len(), r.sets.Test.Len()}
-	if q.meter, err = newMeter(r.space, &latency.Local{Runtime: rt}, nil, config.Latency{}, q.p.Log); err != nil {
+	if q.meter, err = cli.NewMeter(r.space, &latency.Local{Runtime: rt}, config.Latency{}, q.p.Log); err != nil {
 		return err
 	}
 	file := q.dir("latency_limit.json")
 	if text, err := os.ReadFile(file); err == nil {
 		return json.Unmarshal(text, &q.sum.LatencyLimitMS)
 	}
-	found, err := search.MeasureSome(ctx, r.space, search.Limits{}, newRand(q.seed, 4), limitNets, q.meter.nets)
+	found, err := search.MeasureSome(ctx, r.space, search.Limits{}, newRand(q.seed, 4), limitNets, q.meter.Nets)
 	if err != nil {
 		return err
 	}
@@ -207,7 +207,7 @@ func (q *quickstart) search(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	out, err := searchRun(ctx, cfg, q.dir("supernet"), q.dir("search"), q.p)
+	out, err := searchRun(ctx, cfg, q.dir("supernet"), q.dir("search"), cli.DeviceFlags{}, q.p)
 	if err != nil {
 		return err
 	}
@@ -285,13 +285,13 @@ func (q *quickstart) proveFile(ctx context.Context, r *restored) error {
 // other work on the machine passes, a slow file does not.
 func (q *quickstart) proveLatency(ctx context.Context, text []byte) error {
 	limit := time.Duration(q.sum.LatencyLimitMS * float64(time.Millisecond))
-	p := q.meter.protocol(confirmation)
+	p := q.meter.Protocol(cli.Confirmation)
 	for round := range confirmRounds {
-		res, verdict, err := latency.Settle(ctx, q.meter.lm.Runner, latency.Model{Name: q.sum.ONNX.Path, Bytes: text}, limit, p, p)
+		res, verdict, err := latency.Settle(ctx, q.meter.Runner(), latency.Model{Name: q.sum.ONNX.Path, Bytes: text}, limit, p, p)
 		if err != nil {
 			return err
 		}
-		q.sum.ONNX.LatencyMS = interval(res.Estimate)
+		q.sum.ONNX.LatencyMS = cli.Interval(res.Estimate)
 		if err := q.promise(text, res, limit); err != nil {
 			return err
 		}

@@ -7,18 +7,16 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
-	"time"
+	"strings"
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"spos/cmd/internal/cli"
-	"spos/internal/arch"
 	"spos/internal/archfile"
 	"spos/internal/ckpt"
 	"spos/internal/config"
 	"spos/internal/runs"
-	"spos/latency"
 	"spos/search"
 )
 
@@ -26,7 +24,8 @@ type searchOptions struct {
 	workDir string
 	sets    []string
 	json    bool
-	machineFlags
+	machine machineFlags
+	devices cli.DeviceFlags
 }
 
 func newSearchCommand() *cobra.Command {
@@ -35,10 +34,15 @@ func newSearchCommand() *cobra.Command {
 		Use:   "search CONFIG CKPT --work-dir DIR",
 		Short: "Search a trained supernet for the most accurate net within limits",
 		Long: `Search a trained supernet for the most accurate net within limits on FLOPs,
-parameters and latency, the latter measured with ONNX Runtime on this machine.
-Killed at any moment, the same command continues to the same history.`,
+parameters and latency, the latter measured with ONNX Runtime on this machine or
+on the devices that --device names; limits.latency in CONFIG limits each of them.
+A net is within a limit only where its whole interval is; where the interval
+straddles it, more is measured. Killed at any moment, the same command continues
+to the same history, and a device that goes away is waited for.`,
 		Example: `  spos search configs/spos_evolution_search_shufflenetv2_8xb2048_in1k.yaml work/supernet \
-      --set limits.latency_ms=4.5 --work-dir work/search`,
+      --set limits.latency_ms=4.5 --work-dir work/search
+  spos search search.yaml work/supernet --work-dir work/both \
+      --set 'limits.latency=[{device: local, ms: 4.5}, {device: pi5, ms: 60}]'`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return searchFunc(cmd, args[0], args[1], o)
@@ -48,14 +52,16 @@ Killed at any moment, the same command continues to the same history.`,
 	f.StringVar(&o.workDir, "work-dir", "", "folder of the search")
 	f.StringArrayVar(&o.sets, "set", nil, "override a key of CONFIG: key.sub=value")
 	f.BoolVar(&o.json, "json", false, "print the outcome as JSON")
-	o.machineFlags.add(cmd)
+	o.machine.addSeed(cmd)
+	o.devices.Add(cmd, true)
+	f.Lookup("device").Usage = "measure latency on this device; may be repeated. cpu, cuda and cuda:N are where nets are evaluated instead"
 	_ = cmd.MarkFlagRequired("work-dir")
 	_ = cmd.MarkFlagDirname("work-dir")
 	return cmd
 }
 
 func searchFunc(cmd *cobra.Command, path, from string, o searchOptions) error {
-	cfg, err := config.Load(path, config.DefaultSearch(), append(o.sets, o.machineFlags.sets(cmd)...))
+	cfg, err := config.Load(path, config.DefaultSearch(), append(o.sets, o.flags(cmd)...))
 	if err != nil {
 		return err
 	}
@@ -63,7 +69,7 @@ func searchFunc(cmd *cobra.Command, path, from string, o searchOptions) error {
 	if err != nil {
 		return err
 	}
-	out, err := searchRun(cmd.Context(), cfg, from, o.workDir, p)
+	out, err := searchRun(cmd.Context(), cfg, from, o.workDir, o.devices, p)
 	p.Close()
 	if err != nil {
 		return resumeHint(cmd.Context(), err, cmd.CommandPath())
@@ -74,22 +80,44 @@ func searchFunc(cmd *cobra.Command, path, from string, o searchOptions) error {
 	return out.write(cmd.OutOrStdout())
 }
 
+// flags are those that override the configuration.
+func (o *searchOptions) flags(cmd *cobra.Command) []string {
+	sets := o.machine.sets(cmd, "seed")
+	if !cmd.Flags().Changed("device") {
+		return sets
+	}
+	var measure []string
+	for _, name := range o.devices.Names {
+		if config.IsTorchDevice(name) {
+			sets = append(sets, "device="+name)
+		} else {
+			measure = append(measure, quote(name))
+		}
+	}
+	if len(measure) > 0 {
+		sets = append(sets, "latency.devices=["+strings.Join(measure, ", ")+"]")
+	}
+	return sets
+}
+
 // searcher is one search at work.
 type searcher struct {
-	cfg    config.Search
-	dir    string
-	from   *restored
-	judge  *judge
-	meter  *meter
-	limits search.Limits
-	digest string // of the checkpoint's model file
-	print  string // fingerprint of everything that decides the history
-	p      *cli.Progress
+	cfg      config.Search
+	dir      string
+	from     *restored
+	judge    *judge
+	gauges   cli.Gauges
+	limits   search.Limits
+	digest   string // of the checkpoint's model file
+	print    string // fingerprint of everything that decides the history
+	p        *cli.Progress
+	awaiting awaiting
 }
 
 // searchRun searches, with a random search of equal budget beside it where
 // configured, confirms the winner's latency and writes the files of the run.
-func searchRun(ctx context.Context, cfg config.Search, from, dir string, p *cli.Progress) (_ *searchOutcome, err error) {
+// How remote devices are reached is in the flags; which, in the configuration.
+func searchRun(ctx context.Context, cfg config.Search, from, dir string, devices cli.DeviceFlags, p *cli.Progress) (_ *searchOutcome, err error) {
 	s := &searcher{cfg: cfg, dir: dir, p: p}
 	err = s.open(ctx, from)
 	if s.from != nil {
@@ -98,14 +126,15 @@ func searchRun(ctx context.Context, cfg config.Search, from, dir string, p *cli.
 	if err != nil {
 		return nil, err
 	}
-	rt, err := cli.OpenRuntime()
+	campaign, err := cli.Campaign(dir)
 	if err != nil {
 		return nil, err
 	}
-	runner := &latency.Local{Runtime: rt}
-	if s.meter, err = newMeter(s.from.space, runner, nil, cfg.Latency, p.Log); err != nil {
+	release, err := s.connect(ctx, devices, campaign)
+	if err != nil {
 		return nil, err
 	}
+	defer func() { err = errors.Join(err, release()) }()
 	if _, err := runs.ReadLineage(dir); errors.Is(err, runs.ErrNoRun) {
 		// Before anything is written, so that another limit can be given.
 		if err := s.satisfiable(ctx); err != nil {
@@ -117,10 +146,14 @@ func searchRun(ctx context.Context, cfg config.Search, from, dir string, p *cli.
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, run.Close()) }()
-	if s.meter.lm.Cache, err = latency.OpenCache(run.Path("latency.jsonl")); err != nil {
+	if err := cli.KeepCampaign(dir, campaign); err != nil {
 		return nil, err
 	}
-	defer s.meter.lm.Cache.Close()
+	forget, err := s.gauges.Remember(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, forget()) }()
 	model, err := s.from.load()
 	if err != nil {
 		return nil, err
@@ -163,31 +196,12 @@ func (s *searcher) open(ctx context.Context, from string) error {
 	return nil
 }
 
-// surveySize is how many nets are measured before a search with a latency
-// limit begins.
-const surveySize = 16
-
-// satisfiable fails early where no net of the space meets the limits.
-func (s *searcher) satisfiable(ctx context.Context) error {
-	draw := func() *rand.Rand { return rand.New(rand.NewPCG(s.cfg.Seed, 1)) }
-	if _, err := search.Feasible(ctx, s.from.space, s.limits, draw(), 2000); err != nil {
-		return err
-	}
-	if s.cfg.Limits.LatencyMS == 0 {
-		return nil
-	}
-	found, err := search.MeasureSome(ctx, s.from.space, s.limits, draw(), surveySize, s.meter.nets)
-	if err != nil {
-		return err
-	}
-	return found.Satisfiable("latency", s.cfg.Limits.LatencyMS, "ms")
-}
-
 // run searches with each method and settles on a winner.
 func (s *searcher) run(ctx context.Context) (*searchOutcome, error) {
 	stream := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(s.cfg.Seed, n)) }
 	random := func() search.Method { return search.NewRandom(s.from.space, s.limits, stream(3), 0) }
-	out := &searchOutcome{Dir: s.dir, Limit: s.cfg.Limits.LatencyMS, Space: s.from.space.Name, Method: s.cfg.Method}
+	out := &searchOutcome{Dir: s.dir, Space: s.from.space.Name, Method: s.cfg.Method, devices: s.gauges}
+	out.name()
 	method := random()
 	if s.cfg.Method == "evolution" {
 		method = search.NewEvolution(s.from.space, s.limits, stream(2), search.EvolutionOptions{
@@ -229,12 +243,13 @@ func (s *searcher) history(ctx context.Context, name, file string, m search.Meth
 	budget := s.cfg.Evaluations()
 	seq := search.Run(ctx, s.from.space, m, search.Options{
 		Objective: s.judge.scores,
-		Latency:   search.Below{What: "latency", Unit: "ms", Limit: s.cfg.Limits.LatencyMS, Efforts: searchEfforts, Measure: s.meter.nets},
+		Latency:   s.gauges.Constraint(),
 		Budget:    budget, Journal: appender{journal}, Past: past, Config: s.print,
 	})
 	var trials []search.Trial
 	task := s.p.Task(name, budget, 0)
 	defer task.End()
+	defer s.awaiting.watch(task)()
 	evaluated, best := 0, search.Trial{}
 	for t, err := range seq {
 		if err != nil {
@@ -248,7 +263,7 @@ func (s *searcher) history(ctx context.Context, name, file string, m search.Meth
 		if evaluated++; evaluated == 1 || search.Compare(t, best) < 0 {
 			best = t
 		}
-		task.Set(evaluated, fmt.Sprintf("best %.2f %% at %.3f ms", 100*best.Accuracy, best.Latency.P50),
+		s.awaiting.set(evaluated, fmt.Sprintf("best %.2f %% at %s", 100*best.Accuracy, s.gauges.Tell(best)),
 			"best_val_top1", best.Accuracy, "best_ms", best.Latency.P50, "refused", len(trials)-evaluated)
 	}
 	return trials, nil
@@ -259,72 +274,13 @@ type appender struct{ j *runs.Journal[search.Trial] }
 
 func (a appender) Append(t search.Trial) error { return a.j.Append(t) }
 
-// A machine that something else slows down for a while refuses every
-// finalist: the best few are confirmed again after a pause, a few times.
-const (
-	finalists      = 5
-	confirmRounds  = 4
-	betweenSlowing = 10 * time.Second
-)
-
-// winner is the best trial whose latency holds at the big budget: screening
-// intervals of many nets include some that were lucky.
-func (s *searcher) winner(ctx context.Context, trials []search.Trial) (search.Trial, error) {
-	limit := s.cfg.Limits.LatencyMS
-	for round := range confirmRounds {
-		left := trials
-		for range finalists {
-			t, ok := search.Winner(left)
-			if !ok {
-				break
-			}
-			net, err := s.from.space.Net(t.Arch)
-			if err != nil {
-				return t, err
-			}
-			if t.Latency, err = s.meter.confirm(ctx, net, round); err != nil {
-				return t, err
-			}
-			if limit == 0 || t.Latency.High < limit {
-				return t, nil
-			}
-			s.p.Log.Info("a finalist did not keep to the limit", "arch", t.Arch, "latency_ms", t.Latency.String())
-			left = without(left, t.Arch)
-		}
-		if err := pause(ctx, betweenSlowing); err != nil {
-			return search.Trial{}, err
-		}
-	}
-	return search.Trial{}, fmt.Errorf("none of the %d best nets keeps to %g ms when it is measured again: raise the limit, or quieten the machine", finalists, limit)
-}
-
-// pause waits, or ends with the context.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func without(trials []search.Trial, a arch.Arch) []search.Trial {
-	var rest []search.Trial
-	for _, t := range trials {
-		if t.Arch != a {
-			rest = append(rest, t)
-		}
-	}
-	return rest
-}
-
 // save writes best.yaml, the same choice for mmrazor, and the pictures.
 func (s *searcher) save(out *searchOutcome) error {
 	best, err := search.NewBest(s.from.space, out.Best)
 	if err != nil {
 		return err
 	}
-	best.LatencyLimit = s.cfg.Limits.LatencyMS
+	s.promised(&best, out.Best)
 	best.Lineage.Method, best.Lineage.Seed = s.cfg.Method, s.cfg.Seed
 	best.Lineage.Evaluated, best.Lineage.Checkpoint = out.Evaluated, s.from.ckpt.Path
 	if err := best.Write(filepath.Join(s.dir, "best.yaml")); err != nil {

@@ -262,18 +262,21 @@ type machineFlags struct {
 
 func (m *machineFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&m.device, "device", "", "cpu, cuda or cuda:N (default: the configuration's)")
-	cmd.Flags().Uint64Var(&m.seed, "seed", 0, "seed of every draw (default: the configuration's)")
 	_ = cmd.RegisterFlagCompletionFunc("device", cobra.FixedCompletions([]string{"cpu", "cuda", "cuda:0"}, cobra.ShellCompDirectiveNoFileComp))
+	m.addSeed(cmd)
 }
 
-// sets are the flags as --set overrides.
-func (m *machineFlags) sets(cmd *cobra.Command) []string {
+func (m *machineFlags) addSeed(cmd *cobra.Command) {
+	cmd.Flags().Uint64Var(&m.seed, "seed", 0, "seed of every draw (default: the configuration's)")
+}
+
+// sets are the flags, of those names, that were given, as --set overrides.
+func (m *machineFlags) sets(cmd *cobra.Command, names ...string) []string {
 	var sets []string
-	if cmd.Flags().Changed("device") {
-		sets = append(sets, "device="+m.device)
-	}
-	if cmd.Flags().Changed("seed") {
-		sets = append(sets, fmt.Sprintf("seed=%d", m.seed))
+	for _, name := range names {
+		if cmd.Flags().Changed(name) {
+			sets = append(sets, name+"="+cmd.Flags().Lookup(name).Value.String())
+		}
 	}
 	return sets
 }

@@ -59,7 +59,7 @@ weights.`,
 }
 
 func trainFunc(cmd *cobra.Command, path string, o trainOptions) error {
-	cfg, err := config.Load(path, config.DefaultTrain(), append(o.sets, o.machineFlags.sets(cmd)...))
+	cfg, err := config.Load(path, config.DefaultTrain(), append(o.sets, o.machineFlags.sets(cmd, "device", "seed")...))
 	if err != nil {
 		return err
 	}

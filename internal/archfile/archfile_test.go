@@ -55,6 +55,11 @@ func published(t *testing.T, s *arch.Space) archfile.File {
 	}
 	f.Accuracy, f.Values = 0.7123, map[string]float64{"top5": 0.9}
 	f.Latency, f.LatencyLimit = &archfile.Interval{P50: 4.1, Low: 4.05, High: 4.2}, 4.5
+	f.Devices = []archfile.OnDevice{
+		{Device: "local", Latency: *f.Latency, Limit: 4.5},
+		{Device: "pi5", Latency: archfile.Interval{P50: 41, Low: 40, High: 42}},
+	}
+	f.Measured = &archfile.Measured{Mode: "paced", Batch: 2, Threads: 4}
 	f.Lineage = &archfile.Lineage{
 		Method: "evolution", Seed: 1<<63 + 1, Config: "0123456789abcdef", Checkpoint: "supernet/last", Evaluated: 1050,
 		Trial: 812, Generation: 16, Origin: "crossover", Parents: []arch.Arch{"21012020202300003233", "21012020202300003230"},

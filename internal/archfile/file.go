@@ -35,8 +35,13 @@ type File struct {
 	Cost     *Cost              `yaml:"cost,omitempty"`
 	Latency  *Interval          `yaml:"latency_ms,omitempty"`
 	// LatencyLimit in milliseconds is what the search promised.
-	LatencyLimit float64  `yaml:"latency_limit_ms,omitempty"`
-	Lineage      *Lineage `yaml:"lineage,omitempty"`
+	LatencyLimit float64 `yaml:"latency_limit_ms,omitempty"`
+	// Devices are where it was measured, unless on this machine alone. Latency
+	// and LatencyLimit are the first one's.
+	Devices []OnDevice `yaml:"devices,omitempty"`
+	// Measured is how, where it was not one image on one thread, back to back.
+	Measured *Measured `yaml:"measured,omitempty"`
+	Lineage  *Lineage  `yaml:"lineage,omitempty"`
 	// Reported is what others say about the net, most original source first.
 	Reported []Report `yaml:"reported,omitempty"`
 }
@@ -73,6 +78,20 @@ type Interval struct {
 	P50  float64 `yaml:"p50"`
 	Low  float64 `yaml:"low"`
 	High float64 `yaml:"high"`
+}
+
+// OnDevice is what a search found on one device, and what it promised there.
+type OnDevice struct {
+	Device  string   `yaml:"device"`
+	Latency Interval `yaml:"latency_ms"`
+	Limit   float64  `yaml:"limit_ms,omitempty"` // 0: none
+}
+
+// Measured are the parts of a measuring protocol that a promise is about.
+type Measured struct {
+	Mode    string `yaml:"mode,omitempty"`
+	Batch   int    `yaml:"batch,omitempty"`
+	Threads int    `yaml:"threads,omitempty"`
 }
 
 // Lineage says where a choice comes from.
@@ -205,6 +224,11 @@ func (f *File) check() error {
 		return fmt.Errorf("input has %d numbers, not channels, height, width", len(f.Input))
 	case f.Classes < 0:
 		return fmt.Errorf("classes: %d", f.Classes)
+	}
+	for i, d := range f.Devices {
+		if d.Device == "" {
+			return fmt.Errorf("devices[%d]: device is missing", i)
+		}
 	}
 	for i, r := range f.Reported {
 		if r.Source == "" {

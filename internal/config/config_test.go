@@ -286,23 +286,30 @@ func TestValidate(t *testing.T) {
 		}
 	}
 	for set, want := range map[string]string{
-		"method=hill":          "method",
-		"population=0":         "population",
-		"population=40":        "mutation.count, crossover.count",
-		"parents=0":            "parents",
-		"mutation.prob=0":      "mutation.prob",
-		"max_tries_factor=0":   "max_tries_factor",
-		"limits.counter=flops": "limits.counter",
-		"limits.flops=-1":      "limits.flops",
-		"limits.params=-1":     "limits.params",
-		"limits.latency_ms=-1": "limits.latency_ms",
-		"calibration.batch=0":  "calibration",
-		"validation.images=-1": "validation",
-		"latency.mode=fast":    "latency.mode",
-		"latency.runs=-1":      "latency",
-		"data.val_fraction=1":  "data.val_fraction",
-		"data.preset=offical":  `data.preset: "offical" is none of official, mmrazor, anglenas (did you mean official?)`,
-		"device=":              "device",
+		"method=hill":                              "method",
+		"population=0":                             "population",
+		"population=40":                            "mutation.count, crossover.count",
+		"parents=0":                                "parents",
+		"mutation.prob=0":                          "mutation.prob",
+		"max_tries_factor=0":                       "max_tries_factor",
+		"limits.counter=flops":                     "limits.counter",
+		"limits.flops=-1":                          "limits.flops",
+		"limits.params=-1":                         "limits.params",
+		"limits.latency_ms=-1":                     "limits.latency_ms",
+		"limits.latency=[{device: pi5}]":           "limits.latency[0].ms",
+		"limits.latency=[{ms: 4}]":                 "limits.latency[0].device",
+		"limits.latency=[{device: pi5, ms: .inf}]": "limits.latency[0].ms",
+		"limits.latency=[{device: a, ms: 4}, {device: a, ms: 5}]":   "limits.latency[1].device: a has a limit already",
+		"limits={latency_ms: 4, latency: [{device: local, ms: 4}]}": "limits.latency_ms: limits.latency limits local",
+		"limits.latency=[{device: a, ms: 4, until: 5}]":             "until",
+		"latency.devices=[a, a]":                                    "latency.devices[1]",
+		"calibration.batch=0":                                       "calibration",
+		"validation.images=-1":                                      "validation",
+		"latency.mode=fast":                                         "latency.mode",
+		"latency.runs=-1":                                           "latency",
+		"data.val_fraction=1":                                       "data.val_fraction",
+		"data.preset=offical":                                       `data.preset: "offical" is none of official, mmrazor, anglenas (did you mean official?)`,
+		"device=":                                                   "device",
 	} {
 		_, err := config.Load("", config.DefaultSearch(), []string{set})
 		if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), want) {
@@ -392,4 +399,26 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("-want +got:\n%s\n%s", d, written)
 		}
 	})
+}
+
+func TestMeasuredOn(t *testing.T) {
+	type limits = []config.DeviceLimit
+	for text, want := range map[string]limits{
+		"":                        {{"local", 0}},
+		"limits: {latency_ms: 4}": {{"local", 4}},
+		"limits: {latency_ms: 4}\nlatency: {devices: [pi5]}":                                 {{"pi5", 4}},
+		"limits: {latency_ms: 4, latency: [{device: pi5, ms: 8}]}":                           {{"local", 4}, {"pi5", 8}},
+		"limits: {latency: [{device: pi5, ms: 8}, {device: local, ms: 4}]}":                  {{"pi5", 8}, {"local", 4}},
+		"limits: {latency: [{device: pi5, ms: 8}]}\nlatency: {devices: [local, phone]}":      {{"local", 0}, {"phone", 0}, {"pi5", 8}},
+		"limits: {latency_ms: 3, latency: [{device: a, ms: 8}]}\nlatency: {devices: [b, a]}": {{"b", 3}, {"a", 8}},
+	} {
+		s, err := config.Read(strings.NewReader(text), "s.yaml", config.DefaultSearch(), nil)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if d := cmp.Diff(want, s.MeasuredOn()); d != "" {
+			t.Errorf("%s (-want +got):\n%s", text, d)
+		}
+	}
 }

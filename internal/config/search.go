@@ -61,8 +61,11 @@ type Limits struct {
 	// Counter is macs (the paper's), mmcv (mmrazor's) or thop. Empty: macs.
 	Counter arch.Counter `yaml:"counter,omitempty"`
 	Params  int64        `yaml:"params,omitempty"`
-	// LatencyMS is in milliseconds, on this machine or the device asked for.
+	// LatencyMS is in milliseconds, on the first device: this machine unless
+	// another is asked for.
 	LatencyMS float64 `yaml:"latency_ms,omitempty"`
+	// Latency limits devices by name, each once; all must be met.
+	Latency []DeviceLimit `yaml:"latency,omitempty" json:",omitempty"`
 }
 
 // Images is how many are used, and how many at a time.
@@ -80,6 +83,9 @@ type Latency struct {
 	Warmup   int    `yaml:"warmup,omitempty"`   // runs thrown away, at least
 	Runs     int    `yaml:"runs,omitempty"`     // timed runs of a session
 	Sessions int    `yaml:"sessions,omitempty"` // of a candidate
+	// Devices are where to measure, the first one first. Empty: the devices
+	// that have a limit, or this machine.
+	Devices []string `yaml:"devices,omitempty" json:",omitempty"`
 }
 
 // DefaultSearch is the paper's evolution: a random population
@@ -122,6 +128,9 @@ func (s Search) Validate() error {
 		return fmt.Errorf("latency.mode: %q is none of hot, paced, cold", l.Mode)
 	case l.Batch < 0 || l.Threads < 0 || l.Warmup < 0 || l.Runs < 0 || l.Sessions < 0:
 		return errors.New("latency: batch, threads, warmup, runs, sessions: none may be negative")
+	}
+	if err := s.devices(); err != nil {
+		return err
 	}
 	if s.Data != nil {
 		if err := s.Data.Validate(); err != nil {

@@ -67,7 +67,7 @@ type Machine struct {
 // Validate reports the first field that makes no sense.
 func (m Machine) Validate() error {
 	switch {
-	case m.Device != "cpu" && m.Device != "cuda" && !isCUDA(m.Device):
+	case !IsTorchDevice(m.Device):
 		return fmt.Errorf("device: %q is none of cpu, cuda, cuda:N", m.Device)
 	case m.Threads < 0:
 		return fmt.Errorf("threads: %d is negative", m.Threads)
@@ -77,7 +77,12 @@ func (m Machine) Validate() error {
 	return nil
 }
 
-func isCUDA(device string) bool {
+// IsTorchDevice tells whether a name is one that [Machine.Device] takes: where
+// tensors live, and no device to measure latency on.
+func IsTorchDevice(device string) bool {
+	if device == "cpu" || device == "cuda" {
+		return true
+	}
 	var n uint8
 	_, err := fmt.Sscanf(device, "cuda:%d", &n)
 	return err == nil && device == fmt.Sprintf("cuda:%d", n)

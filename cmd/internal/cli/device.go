@@ -8,11 +8,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"spos/internal/config"
 	"spos/latency"
 )
 
 // ThisDevice is the name of the machine that the program runs on.
-const ThisDevice = "local"
+const ThisDevice = config.ThisDevice
 
 // DeviceFlags say where models are measured.
 type DeviceFlags struct {
