@@ -30,6 +30,7 @@ var doors = []struct {
 	{"github.com/wangkuiyi/gotorch", []string{"supernet"}},
 	{"github.com/yalue/onnxruntime_go", []string{"internal/ort"}},
 	{"github.com/owulveryck/onnx-go", []string{"export"}},
+	{"github.com/nats-io", []string{"internal/fleet"}},
 }
 
 // banned are packages that nobody imports, and what to use instead.

@@ -1,0 +1,245 @@
+package fleet
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// startTimeout bounds recovery of a store; a thousand jobs take a fraction of
+// a second.
+const startTimeout = time.Minute
+
+// TLS names PEM files. The zero value is no TLS.
+type TLS struct {
+	Cert, Key string // the broker's own
+	CA        string // of clients; set: who has no certificate of it is refused
+}
+
+// BrokerOptions say how a broker is run.
+type BrokerOptions struct {
+	Listen string // host:port; "": in this process only
+	Dir    string // where messages are kept; survives kill -9 of the process
+	TLS    TLS
+	Access Access // zero: whoever reaches it may do everything
+	Log    *slog.Logger
+}
+
+// Broker is a NATS server with JetStream inside this process.
+type Broker struct {
+	srv   *server.Server
+	log   *serverLog
+	lock  *os.File
+	inner string // token of connections from this process
+	close sync.Once
+}
+
+// StartBroker starts a broker and returns when it takes connections. The
+// directory belongs to one broker at a time.
+func StartBroker(o BrokerOptions) (*Broker, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Dir == "" {
+		return nil, errors.New("fleet: a broker needs a directory")
+	}
+	opts, err := serverOptions(o)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	b := &Broker{lock: lock, log: &serverLog{log: o.Log}}
+	secret, grant, err := NewToken(Client, "broker")
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	b.inner = secret
+	opts.CustomClientAuthentication = &gate{o.Access, grant.Key}
+	if b.srv, err = server.NewServer(opts); err != nil {
+		return nil, errors.Join(fmt.Errorf("fleet: start broker: %w", err), lock.Close())
+	}
+	b.srv.SetLogger(b.log, false, false)
+	b.srv.Start()
+	if !b.srv.ReadyForConnections(startTimeout) {
+		err := fmt.Errorf("fleet: broker at %q does not start: %s", o.Listen, b.log.last())
+		return nil, errors.Join(err, b.Close())
+	}
+	if err := b.makeStreams(o.Access); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
+func serverOptions(o BrokerOptions) (*server.Options, error) {
+	opts := &server.Options{
+		ServerName: "spos", JetStream: true, StoreDir: o.Dir, SyncAlways: true,
+		JetStreamMaxStore: 1 << 50, // streams are bounded one by one
+		NoSigs:            true, NoLog: true, DisableJetStreamBanner: true, AlwaysEnableNonce: true,
+		MaxPayload: 8 << 20, PingInterval: 5 * time.Second, MaxPingsOut: 2,
+		DontListen: o.Listen == "",
+	}
+	if o.Listen != "" {
+		host, port, err := net.SplitHostPort(o.Listen)
+		if err != nil {
+			return nil, fmt.Errorf("fleet: listen: %w", err)
+		}
+		opts.Host = host
+		if opts.Port, err = strconv.Atoi(port); err != nil {
+			return nil, fmt.Errorf("fleet: listen on %q: the port is no number", o.Listen)
+		}
+		if opts.Port == 0 {
+			opts.Port = server.RANDOM_PORT
+		}
+		// The server only logs that a port is taken.
+		l, err := net.Listen("tcp", o.Listen)
+		if err != nil {
+			return nil, fmt.Errorf("fleet: %w", err)
+		}
+		if err := l.Close(); err != nil {
+			return nil, fmt.Errorf("fleet: %w", err)
+		}
+	}
+	return opts, o.TLS.server(opts)
+}
+
+func (t TLS) server(opts *server.Options) error {
+	if t == (TLS{}) {
+		return nil
+	}
+	cert, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+	if err != nil {
+		return fmt.Errorf("fleet: broker's certificate: %w", err)
+	}
+	opts.TLS = true
+	opts.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+	opts.TLSTimeout = 5
+	if t.CA != "" {
+		pool, err := readPool(t.CA)
+		if err != nil {
+			return err
+		}
+		opts.TLSVerify = true
+		opts.TLSConfig.ClientCAs = pool
+		opts.TLSConfig.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return nil
+}
+
+func readPool(path string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("fleet: certificate authority: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("fleet: certificate authority: %s holds no certificate in PEM", path)
+	}
+	return pool, nil
+}
+
+// lockDir keeps a second broker out of a directory; the system lets go of the
+// lock when the process dies.
+func lockDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("fleet: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("fleet: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("fleet: %s belongs to a broker that runs: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+// makeStreams makes those of the devices that are known from the start: they
+// may not make their own.
+func (b *Broker) makeStreams(a Access) error {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	c, err := Connect(ctx, Options{Broker: b, Name: "broker"})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for _, g := range a.Grants {
+		if g.Role != Device {
+			continue
+		}
+		if err := c.ensure(ctx, g.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// URL is where the broker is reached from outside; "" if it is not.
+func (b *Broker) URL() string {
+	if b.srv.Addr() == nil {
+		return ""
+	}
+	return b.srv.ClientURL()
+}
+
+// Close stops the broker. What it keeps stays.
+func (b *Broker) Close() error {
+	var err error
+	b.close.Do(func() {
+		b.srv.Shutdown()
+		b.srv.WaitForShutdown()
+		err = b.lock.Close()
+	})
+	return err
+}
+
+// serverLog is what the server says, for a slog.Logger: its notices are our
+// details.
+type serverLog struct {
+	log  *slog.Logger
+	mu   sync.Mutex
+	text string // of the last error
+}
+
+func (l *serverLog) fail(format string, v []any) {
+	l.mu.Lock()
+	l.text = fmt.Sprintf(format, v...)
+	l.mu.Unlock()
+	l.log.Error("broker", "err", fmt.Sprintf(format, v...))
+}
+
+func (l *serverLog) last() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.text == "" {
+		return fmt.Sprintf("not ready after %v", startTimeout)
+	}
+	return l.text
+}
+
+func (l *serverLog) Noticef(format string, v ...any) {
+	l.log.Debug("broker", "text", fmt.Sprintf(format, v...))
+}
+
+func (l *serverLog) Warnf(format string, v ...any) {
+	l.log.Warn("broker", "text", fmt.Sprintf(format, v...))
+}
+func (l *serverLog) Fatalf(format string, v ...any) { l.fail(format, v) }
+func (l *serverLog) Errorf(format string, v ...any) { l.fail(format, v) }
+func (l *serverLog) Debugf(string, ...any)          {}
+func (l *serverLog) Tracef(string, ...any)          {}
