@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	yalue "github.com/yalue/onnxruntime_go"
 )
@@ -39,10 +38,12 @@ type Options struct {
 	DenormalAsZero bool              `yaml:"denormal_as_zero,omitempty" json:"denormal_as_zero,omitempty"` // treat denormal floats as zero, on the session's own threads
 	NoArena        bool              `yaml:"no_arena,omitempty" json:"no_arena,omitempty"`                 // free activations after each run instead of keeping them
 	NoMemPattern   bool              `yaml:"no_mem_pattern,omitempty" json:"no_mem_pattern,omitempty"`     // do not plan memory by the last run's shapes
-	Provider       string            `yaml:"provider,omitempty" json:"provider,omitempty"`                 // cpu, cuda, tensorrt, openvino, coreml, xnnpack, …; "" means cpu
+	Provider       string            `yaml:"provider,omitempty" json:"provider,omitempty"`                 // one of [Providers] or another that the library knows; "" means cpu
 	OptimizedPath  string            `yaml:"optimized_path,omitempty" json:"optimized_path,omitempty"`     // where to write the rewritten graph; at LevelAll it suits this processor only
 	ProviderConfig map[string]string `yaml:"provider_config,omitempty" json:"provider_config,omitempty"`   // options of the provider, its own spelling
 	Config         map[string]string `yaml:"config,omitempty" json:"config,omitempty"`                     // further session entries, such as session.intra_op_thread_affinities
+
+	profile string // where to write what each kernel took, less the name's end; "": nowhere
 }
 
 var levels = map[GraphLevel]yalue.GraphOptimizationLevel{
@@ -66,18 +67,11 @@ func (o Options) Validate() error {
 	if o.InterOp < 0 {
 		errs = append(errs, fmt.Errorf("inter_op: %d operators", o.InterOp))
 	}
-	if o.provider() == CPU && len(o.ProviderConfig) > 0 {
+	if o.OnCPU() && len(o.ProviderConfig) > 0 {
 		errs = append(errs, fmt.Errorf("provider_config: the cpu provider has no options, it was given %v",
 			slices.Sorted(maps.Keys(o.ProviderConfig))))
 	}
 	return errors.Join(errs...)
-}
-
-func (o Options) provider() string {
-	if o.Provider == "" {
-		return CPU
-	}
-	return strings.ToLower(o.Provider)
 }
 
 // session makes the library's options; the caller destroys them.
@@ -85,6 +79,7 @@ func (o Options) session() (so *yalue.SessionOptions, err error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
+	o = o.settled()
 	so, err = yalue.NewSessionOptions()
 	if err != nil {
 		return nil, err
@@ -123,8 +118,13 @@ func (o Options) session() (so *yalue.SessionOptions, err error) {
 			return so, err
 		}
 	}
+	if o.profile != "" {
+		if err := so.EnableProfiling(o.profile); err != nil {
+			return so, err
+		}
+	}
 	if err := o.addProvider(so); err != nil {
-		return so, fmt.Errorf("provider %s: %w", o.Provider, err)
+		return so, err
 	}
 	return so, nil
 }
@@ -146,43 +146,4 @@ func (o Options) entries() [][2]string {
 		e = append(e, [2]string{k, o.Config[k]})
 	}
 	return e
-}
-
-// addProvider puts the provider before the processor, which takes what the
-// provider leaves. CUDA's start-up replaces signal handlers of the process.
-func (o Options) addProvider(so *yalue.SessionOptions) error {
-	switch o.provider() {
-	case CPU:
-		return nil
-	case "cuda":
-		c, err := yalue.NewCUDAProviderOptions()
-		if err != nil {
-			return err
-		}
-		if len(o.ProviderConfig) > 0 {
-			err = c.Update(o.ProviderConfig)
-		}
-		if err == nil {
-			err = so.AppendExecutionProviderCUDA(c)
-		}
-		return errors.Join(err, c.Destroy())
-	case "tensorrt":
-		t, err := yalue.NewTensorRTProviderOptions()
-		if err != nil {
-			return err
-		}
-		if len(o.ProviderConfig) > 0 {
-			err = t.Update(o.ProviderConfig)
-		}
-		if err == nil {
-			err = so.AppendExecutionProviderTensorRT(t)
-		}
-		return errors.Join(err, t.Destroy())
-	case "openvino":
-		return so.AppendExecutionProviderOpenVINO(o.ProviderConfig)
-	case "coreml":
-		return so.AppendExecutionProviderCoreMLV2(o.ProviderConfig)
-	default:
-		return so.AppendExecutionProvider(strings.ToUpper(o.Provider), o.ProviderConfig)
-	}
 }
