@@ -146,16 +146,18 @@ func allowed() []int {
 	return cpus
 }
 
-// bind binds the calling thread, which must be locked, to one processor and
+// bind binds the calling thread, which must be locked, to processors and
 // returns what undoes it.
-func bind(cpu int) (undo func(), err error) {
+func bind(cpus ...int) (undo func(), err error) {
 	var before, set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &before); err != nil {
 		return nil, fmt.Errorf("read the thread's affinity: %w", err)
 	}
-	set.Set(cpu)
+	for _, cpu := range cpus {
+		set.Set(cpu)
+	}
 	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return nil, fmt.Errorf("bind to processor %d: %w", cpu, err)
+		return nil, fmt.Errorf("bind to processors %v: %w", cpus, err)
 	}
 	return func() { _ = unix.SchedSetaffinity(0, &before) }, nil
 }

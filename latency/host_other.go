@@ -22,4 +22,4 @@ func allowed() []int                               { return nil }
 func favour() func()                               { return func() {} }
 func preemptions() int64                           { return 0 }
 func turn(context.Context, string) (func(), error) { return func() {}, nil }
-func bind(int) (func(), error)                     { return nil, errors.New("binding a thread needs Linux") }
+func bind(...int) (func(), error)                  { return nil, errors.New("binding a thread needs Linux") }

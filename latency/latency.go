@@ -16,6 +16,8 @@ package latency
 import (
 	"context"
 	"time"
+
+	"spos/internal/ort"
 )
 
 // Runner times one session of a model: it makes the session, warms it up, runs
@@ -61,5 +63,8 @@ type Sample struct {
 	Load      float64 `json:"load"`      // the machine's load average at the start, -1 where unknown
 
 	Fingerprint Fingerprint `json:"fingerprint"`
-	Notes       []string    `json:"notes,omitempty"` // what had to be assumed about the model's inputs
+	// Placement is where the nodes ran; nil where only the processor was asked for.
+	Placement *ort.Placement `json:"placement,omitempty"`
+
+	Notes []string `json:"notes,omitempty"` // what had to be assumed about the model's inputs
 }

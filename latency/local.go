@@ -38,7 +38,8 @@ type Local struct {
 	// cannot be made, nobody is waited for.
 	Lock string
 
-	mu sync.Mutex
+	mu     sync.Mutex
+	placed map[string]*ort.Placement // what [Local.place] has found
 }
 
 func (l *Local) root() fs.FS {
@@ -104,7 +105,11 @@ func (l *Local) Time(ctx context.Context, t Task) (Sample, error) {
 	defer runtime.UnlockOSThread()
 	o := p.options()
 	if cpus := fp.Session.Affinity; cpus != nil {
-		undo, err := bind(cpus[0])
+		mine := cpus[:1]
+		if o.OwnPool() {
+			mine = cpus // whose threads are bound as the one that makes them
+		}
+		undo, err := bind(mine...)
 		if err != nil {
 			return Sample{}, fmt.Errorf("latency: %w: choose other processors or set pin: false", err)
 		}
@@ -116,9 +121,16 @@ func (l *Local) Time(ctx context.Context, t Task) (Sample, error) {
 		defer favour()()
 	}
 
+	if s.Placement, err = l.place(model, p, o, fp); err != nil {
+		return Sample{}, err
+	}
+	if err := p.placed(s.Placement); err != nil {
+		return Sample{}, err
+	}
+
 	start := time.Now()
 	s.Started = start.Round(0).UTC() // a wall clock, as it is read back
-	session, err := l.Runtime.NewSession(model, o)
+	session, err := l.Runtime.NewSession(model, strict(o, s.Placement))
 	if err != nil {
 		return Sample{}, err
 	}
@@ -172,7 +184,12 @@ func bound(o ort.Options, cpus []int) ort.Options {
 	for i, cpu := range cpus[1:] {
 		ids[i] = strconv.Itoa(cpu + 1)
 	}
-	config := map[string]string{key: strings.Join(ids, ";")}
+	return configured(o, key, strings.Join(ids, ";"))
+}
+
+// configured sets a session entry where the caller has not.
+func configured(o ort.Options, key, value string) ort.Options {
+	config := map[string]string{key: value}
 	maps.Copy(config, o.Config)
 	o.Config = config
 	return o

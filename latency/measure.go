@@ -79,6 +79,9 @@ func sample(ctx context.Context, r Runner, m Model, p Protocol, key string) (Sam
 	if err == nil && len(s.Runs) == 0 {
 		err = fmt.Errorf("the runner timed nothing")
 	}
+	if err == nil {
+		err = p.placed(s.Placement)
+	}
 	if err != nil {
 		return Sample{}, fmt.Errorf("measure %s: %w", m.Name, err)
 	}

@@ -225,6 +225,9 @@ func (m *Meter) find(ctx context.Context, model Model) (r Result, enough bool, e
 	if !ok {
 		return Result{}, false, nil
 	}
+	if err := m.Protocol.placed(r.Placement); err != nil {
+		return Result{}, false, fmt.Errorf("measured before: %s: %w", model.Name, err)
+	}
 	r.Model = model.Name
 	short := func(s Sample) bool { return len(s.Runs) < m.Protocol.Runs }
 	if !slices.ContainsFunc(r.Samples, short) {

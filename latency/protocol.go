@@ -38,6 +38,10 @@ type Protocol struct {
 	Priority bool `yaml:"priority" json:"priority"`
 
 	Session ort.Options `yaml:"session,omitempty" json:"session,omitzero"` // as it will serve; threads are above
+	// Fallback is which part of the nodes, and of their time, may run elsewhere
+	// than on the provider of Session; arithmetic on shapes is not counted. 0,
+	// the default, is none, 1 is all: see [ErrFallback].
+	Fallback float64 `yaml:"fallback,omitempty" json:"fallback,omitempty"`
 
 	WarmupMin int           `yaml:"warmup_min" json:"warmup_min"` // runs thrown away at least
 	WarmupMax int           `yaml:"warmup_max" json:"warmup_max"` // and at most
@@ -95,6 +99,7 @@ func (p Protocol) Validate() error {
 	if err := p.Session.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("session: %w", err))
 	}
+	refuse(!(p.Fallback >= 0 && p.Fallback <= 1), "fallback: %v is not a fraction", p.Fallback)
 	refuse(p.WarmupMin < 0 || p.WarmupMax < p.WarmupMin, "warmup_min, warmup_max: %d, %d is not a range", p.WarmupMin, p.WarmupMax)
 	refuse(!(p.Settle >= 0 && p.Settle < 1), "settle: %v is not a fraction", p.Settle)
 	refuse(p.Runs < 1 || p.Runs > MaxRuns, "runs: %d is not within 1 and %d", p.Runs, MaxRuns)

@@ -9,16 +9,20 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"spos/internal/ort"
 )
 
 // Result is the latency of one model. As JSON its times are milliseconds:
 // model, p50_ms, p90_ms, min_ms, low_ms, high_ms, runs, sessions, mode,
-// fingerprint, warnings, and samples unless they are dropped.
+// fingerprint, placement where a provider was asked for, warnings, and samples
+// unless they are dropped.
 type Result struct {
 	Model string
 	Estimate
 	Mode        Mode
 	Fingerprint Fingerprint
+	Placement   *ort.Placement // where the nodes ran; nil where only the processor was asked for
 	Warnings    []string
 	Samples     []Sample // one a session
 }
@@ -35,8 +39,11 @@ type wire struct {
 	Sessions    int         `json:"sessions"`
 	Mode        Mode        `json:"mode"`
 	Fingerprint Fingerprint `json:"fingerprint"`
-	Warnings    []string    `json:"warnings"`
-	Samples     []Sample    `json:"samples,omitempty"`
+
+	Placement *ort.Placement `json:"placement,omitempty"`
+
+	Warnings []string `json:"warnings"`
+	Samples  []Sample `json:"samples,omitempty"`
 }
 
 // Milliseconds is d with its fraction: the unit of every latency that a
@@ -51,7 +58,7 @@ func (r Result) MarshalJSON() ([]byte, error) {
 		Model: r.Model,
 		P50:   Milliseconds(r.P50), P90: Milliseconds(r.P90), Min: Milliseconds(r.Min),
 		Low: Milliseconds(r.Low), High: Milliseconds(r.High),
-		Runs: r.Runs, Sessions: r.Sessions, Mode: r.Mode, Fingerprint: r.Fingerprint,
+		Runs: r.Runs, Sessions: r.Sessions, Mode: r.Mode, Fingerprint: r.Fingerprint, Placement: r.Placement,
 		Warnings: append([]string{}, r.Warnings...), Samples: r.Samples,
 	})
 }
@@ -68,7 +75,7 @@ func (r *Result) UnmarshalJSON(b []byte) error {
 			P50: fromMilliseconds(w.P50), P90: fromMilliseconds(w.P90), Min: fromMilliseconds(w.Min),
 			Low: fromMilliseconds(w.Low), High: fromMilliseconds(w.High), Runs: w.Runs, Sessions: w.Sessions,
 		},
-		Mode: w.Mode, Fingerprint: w.Fingerprint, Warnings: w.Warnings, Samples: w.Samples,
+		Mode: w.Mode, Fingerprint: w.Fingerprint, Placement: w.Placement, Warnings: w.Warnings, Samples: w.Samples,
 	}
 	return nil
 }
@@ -80,7 +87,7 @@ func newResult(m Model, samples []Sample, p Protocol) Result {
 	}
 	return Result{
 		Model: m.Name, Estimate: estimate(runs, p.Spread), Mode: p.Mode,
-		Fingerprint: samples[0].Fingerprint, Warnings: warnings(samples, p), Samples: samples,
+		Fingerprint: samples[0].Fingerprint, Placement: samples[0].Placement, Warnings: warnings(samples, p), Samples: samples,
 	}
 }
 
@@ -131,6 +138,9 @@ func warnings(samples []Sample, p Protocol) []string {
 	if unsettled > 0 {
 		add("times had not settled after the warm-up in %d of %d sessions", unsettled, len(samples))
 	}
+	if at := samples[0].Placement; at != nil && fallback(at) != "" {
+		add("%s", fallback(at))
+	}
 	if spin := p.Session.Spinning; p.Threads > 1 && (spin == nil || *spin) {
 		add("idle threads spin: fast on a machine of one's own, and at the cost of everything else on a shared one")
 	}
@@ -176,6 +186,9 @@ func Write(w io.Writer, results []Result) error {
 		}
 	}
 	if err := t.Flush(); err != nil {
+		return err
+	}
+	if err := writePlacements(w, results); err != nil {
 		return err
 	}
 	for _, text := range order {

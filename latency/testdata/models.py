@@ -49,3 +49,13 @@ save(
 )
 save("half.onnx", [h.make_node("Abs", ["x"], ["y"])], [("x", T.FLOAT16, [1, 64])], [("y", T.FLOAT16, [1, 64])])
 save("strings.onnx", [h.make_node("Identity", ["x"], ["y"])], [("x", T.STRING, [2])], [("y", T.STRING, [2])])
+
+# A pooling by the 2-norm, which some execution providers leave to the processor.
+w = nh.from_array(rng.normal(0, 0.12, (16, 16, 3, 3)).astype(np.float32), "w")
+save(
+    "lppool.onnx",
+    [h.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]), h.make_node("Relu", ["c"], ["r"]),
+     h.make_node("LpPool", ["r"], ["p"], kernel_shape=[2, 2]), h.make_node("GlobalAveragePool", ["p"], ["g"]),
+     h.make_node("Sigmoid", ["g"], ["y"])],
+    [("x", T.FLOAT, [1, 16, 32, 32])], [("y", T.FLOAT, [1, 16, 1, 1])], [w],
+)
