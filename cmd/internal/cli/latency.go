@@ -32,6 +32,7 @@ type measureOptions struct {
 	noPin    bool
 	noSpin   bool
 	store    bool
+	provider ProviderFlags
 }
 
 func newLatencyMeasureCommand() *cobra.Command {
@@ -47,6 +48,7 @@ With --store the result is kept in each file's metadata: spos serve shows it bes
 the latency that it serves, and says when this is not the machine it was measured on.`,
 		Example: `  spos latency measure a.onnx b.onnx
   spos latency measure model.onnx --mode paced --gap 20ms --json
+  spos latency measure model.onnx --provider openvino --provider-option device_type=GPU
   spos latency measure models/shufflenet/1/model.onnx --store`,
 		Args: cobra.MinimumNArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -69,11 +71,12 @@ the latency that it serves, and says when this is not the machine it was measure
 	f.BoolVar(&o.noPin, "no-pin", false, "do not bind threads to processors")
 	f.BoolVar(&o.noSpin, "no-spin", false, "idle threads sleep, as they do under spos serve")
 	f.BoolVar(&o.store, "store", false, "keep the result in the files' metadata")
+	o.provider.Add(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"hot", "paced", "cold"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-func (o measureOptions) protocol() latency.Protocol {
+func (o measureOptions) protocol() (latency.Protocol, error) {
 	p := latency.Confirmation()
 	if o.quick {
 		p = latency.Screening()
@@ -88,10 +91,15 @@ func (o measureOptions) protocol() latency.Protocol {
 	if o.sessions > 0 {
 		p.Sessions = o.sessions
 	}
-	return p
+	err := o.provider.Apply(&p)
+	return p, err
 }
 
 func latencyMeasureFunc(cmd *cobra.Command, paths []string, o measureOptions) error {
+	p, err := o.protocol()
+	if err != nil {
+		return err
+	}
 	rt, err := OpenRuntime()
 	if err != nil {
 		return err
@@ -104,7 +112,7 @@ func latencyMeasureFunc(cmd *cobra.Command, paths []string, o measureOptions) er
 		}
 		models[i] = latency.Model{Name: filepath.ToSlash(path), Bytes: text}
 	}
-	results, err := latency.MeasureAll(cmd.Context(), &latency.Local{Runtime: rt}, models, o.protocol())
+	results, err := latency.MeasureAll(cmd.Context(), &latency.Local{Runtime: rt}, models, p)
 	if err != nil {
 		return err
 	}
