@@ -14,7 +14,7 @@ import (
 // NewSpaceCommand is `space`: what may be searched.
 func NewSpaceCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "space", Short: "Search spaces: list them, show one, count and weigh what is in it"}
-	cmd.AddCommand(newSpaceListCommand(), newSpaceShowCommand(), newSpaceStatsCommand())
+	cmd.AddCommand(newSpaceListCommand(), newSpaceShowCommand(), newSpaceStatsCommand(), newSpaceLatencyCommand())
 	return cmd
 }
 
