@@ -132,7 +132,7 @@ func (l *Local) Time(ctx context.Context, t Task) (Sample, error) {
 	s.Started = start.Round(0).UTC() // a wall clock, as it is read back
 	session, err := l.Runtime.NewSession(model, strict(o, s.Placement))
 	if err != nil {
-		return Sample{}, err
+		return Sample{}, modelFault(NoLoad, err)
 	}
 	defer session.Close()
 	s.Create = time.Since(start)
@@ -145,7 +145,10 @@ func (l *Local) Time(ctx context.Context, t Task) (Sample, error) {
 	runtime.GC()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	if err := l.timed(ctx, fixed, p, &s); err != nil {
-		return Sample{}, fmt.Errorf("latency: time %s: %w", session.Name(), err)
+		if ctx.Err() != nil {
+			return Sample{}, fmt.Errorf("latency: time %s: %w", session.Name(), err)
+		}
+		return Sample{}, modelFault(NoRun, err)
 	}
 	return s, nil
 }
@@ -206,7 +209,7 @@ func fix(session *ort.Session, p Protocol, s *Sample) (*ort.Fixed, error) {
 			err = fill(t, uint64(i))
 		}
 		if err != nil {
-			return nil, fmt.Errorf("latency: %s: input %s: %w", session.Name(), info.Name, err)
+			return nil, modelFault(NoInput, fmt.Errorf("input %s: %w", info.Name, err))
 		}
 		in[i] = t
 	}
@@ -215,7 +218,7 @@ func fix(session *ort.Session, p Protocol, s *Sample) (*ort.Fixed, error) {
 	s.Fingerprint.Model.Inputs = describe(infos, shapes)
 	fixed, err := session.Fix(in, make([]ort.Tensor, len(session.Outputs())))
 	if err != nil {
-		return nil, fmt.Errorf("latency: %w", err)
+		return nil, modelFault(NoRun, err)
 	}
 	return fixed, nil
 }

@@ -59,3 +59,12 @@ save(
      h.make_node("Sigmoid", ["g"], ["y"])],
     [("x", T.FLOAT, [1, 16, 32, 32])], [("y", T.FLOAT, [1, 16, 1, 1])], [w],
 )
+
+# 100 GB of one number.
+save(
+    "greedy.onnx",
+    [h.make_node("Expand", ["x", "shape"], ["e"]), h.make_node("ReduceSum", ["e"], ["y"], keepdims=0)],
+    [("x", T.FLOAT, [1])],
+    [("y", T.FLOAT, [])],
+    [nh.from_array(np.array([25_000_000_000], np.int64), "shape")],
+)
