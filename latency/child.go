@@ -87,6 +87,10 @@ func (c *Child) ask(ctx context.Context, q request, model []byte) (reply, error)
 	}
 }
 
+// ErrChild is wrapped where a child process cannot be had at all: no model is
+// to blame.
+var ErrChild = errors.New("latency: no child process to measure in")
+
 // errHang is the cause that ends a task that takes too long.
 var errHang = errors.New("too long")
 
@@ -143,11 +147,11 @@ func (p Protocol) patience() time.Duration {
 // start makes a process and waits until its device is open.
 func (c *Child) start(ctx context.Context) (*process, error) {
 	if len(c.Command) == 0 {
-		return nil, errors.New("latency: a child process has no command")
+		return nil, fmt.Errorf("%w: no command is set", ErrChild)
 	}
 	answers, answer, err := os.Pipe()
 	if err != nil {
-		return nil, fmt.Errorf("latency: start a child process: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrChild, err)
 	}
 	p := &process{answers: answers, done: make(chan struct{})}
 	p.cmd = exec.Command(c.Command[0], c.Command[1:]...) //nolint:noctx // it outlives the task that starts it
@@ -161,7 +165,7 @@ func (c *Child) start(ctx context.Context) (*process, error) {
 	_ = answer.Close() // the child has its own
 	if err != nil {
 		_ = answers.Close()
-		return nil, fmt.Errorf("latency: start a child process: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrChild, err)
 	}
 	go func() {
 		_ = p.cmd.Wait() // its state tells
@@ -173,11 +177,11 @@ func (c *Child) start(ctx context.Context) (*process, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("latency: a child process does not start: %s", p.obituary())
+		return nil, fmt.Errorf("%w: it ends at once: %s", ErrChild, p.obituary())
 	}
 	if r.Fault != nil {
 		p.end()
-		return nil, r.Fault.err()
+		return nil, fmt.Errorf("%w: %w", ErrChild, r.Fault.err())
 	}
 	return p, nil
 }

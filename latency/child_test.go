@@ -147,11 +147,11 @@ func TestChildSurvivesItsModels(t *testing.T) {
 func TestChildThatDoesNotStart(t *testing.T) {
 	task := latency.Task{Model: []byte("1"), Protocol: brief()}
 	c := child(t, "none")
-	if _, err := c.Time(t.Context(), task); err == nil || !strings.Contains(err.Error(), "no runtime here") || reasonOf(err) != "" {
+	if _, err := c.Time(t.Context(), task); err == nil || !strings.Contains(err.Error(), "no runtime here") || !errors.Is(err, latency.ErrChild) {
 		t.Errorf("no runtime: %v", err)
 	}
 	c = &latency.Child{Command: []string{"/bin/false"}}
-	if _, err := c.Time(t.Context(), task); err == nil || !strings.Contains(err.Error(), "does not start: exit status 1") || reasonOf(err) != "" {
+	if _, err := c.Time(t.Context(), task); err == nil || !strings.Contains(err.Error(), "ends at once: exit status 1") || !errors.Is(err, latency.ErrChild) {
 		t.Errorf("ends at once: %v", err)
 	}
 	c = &latency.Child{Command: []string{"/nowhere/at/all"}}

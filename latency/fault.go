@@ -63,13 +63,14 @@ func outOfMemory(text string) bool {
 type fault struct {
 	Reason Reason `json:"reason,omitempty"` // "": not the model's
 	Text   string `json:"text"`
+	cause  error  // in the process where it happened
 }
 
 func newFault(err error) *fault {
 	if e, ok := errors.AsType[*ModelError](err); ok {
-		return &fault{Reason: e.Reason, Text: e.Err.Error()}
+		return &fault{Reason: e.Reason, Text: e.Err.Error(), cause: err}
 	}
-	return &fault{Text: err.Error()}
+	return &fault{Text: err.Error(), cause: err}
 }
 
 func (f *fault) err() error {

@@ -23,6 +23,7 @@ var errFrame = errors.New("latency: malformed frame")
 type request struct {
 	Version  string   `json:"version,omitempty"` // the asker's; agents only
 	Describe bool     `json:"describe,omitempty"`
+	Pause    *bool    `json:"pause,omitempty"` // begin a pause or end it; agents only
 	Protocol Protocol `json:"protocol"`
 }
 

@@ -68,3 +68,37 @@ save(
     [("y", T.FLOAT, [])],
     [nh.from_array(np.array([25_000_000_000], np.int64), "shape")],
 )
+
+
+def sentinel():
+    """What an agent watches its device with, and embeds: a stem, inverted residuals and a classifier."""
+    nodes, init, last = [], [], ["x"]
+
+    def conv(co, ci, k, stride=1, group=1, relu=True):
+        n = len(init)
+        init.append(nh.from_array(rng.normal(0, (2 / (ci // group * k * k)) ** 0.5, (co, ci // group, k, k)).astype(np.float32), f"w{n}"))
+        nodes.append(h.make_node("Conv", [last[0], f"w{n}"], [f"c{n}"], kernel_shape=[k, k], pads=[k // 2] * 4, strides=[stride] * 2, group=group))
+        last[0] = f"c{n}"
+        if relu:
+            nodes.append(h.make_node("Relu", [last[0]], [f"r{n}"]))
+            last[0] = f"r{n}"
+
+    conv(16, 3, 3, stride=2)
+    channels = 16
+    for out, stride in ((24, 2), (24, 1), (40, 2), (40, 1), (40, 1)):
+        before = last[0]
+        conv(3 * channels, channels, 1)
+        conv(3 * channels, 3 * channels, 3, stride, group=3 * channels)
+        conv(out, 3 * channels, 1, relu=False)
+        if stride == 1:
+            nodes.append(h.make_node("Add", [before, last[0]], [f"a{len(init)}"]))
+            last[0] = f"a{len(init)}"
+        channels = out
+    nodes.append(h.make_node("GlobalAveragePool", [last[0]], ["p"]))
+    last[0] = "p"
+    conv(10, channels, 1, relu=False)
+    nodes.append(h.make_node("Flatten", [last[0]], ["y"]))
+    save("../sentinel.onnx", nodes, [("x", T.FLOAT, [1, 3, 112, 112])], [("y", T.FLOAT, [1, 10])], init)
+
+
+sentinel()
