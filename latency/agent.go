@@ -22,8 +22,8 @@ import (
 // and [Remote] is who asks. Nothing here reads a wall clock.
 type Agent struct {
 	Device  Device
-	Version string // of this program: askers of another are refused
-	Every   int    // tasks between two looks at the sentinel; 0 means 16
+	Version string        // of this program: askers of another are refused
+	Every   int           // tasks between two looks at the sentinel; 0 means 16
 	Idle    time.Duration // between two looks while there is nothing to do; 0 means a minute
 	Drift   float64       // of the sentinel that counts, as a fraction; 0 means 0.03
 	Pause   time.Duration // rest of a device that has drifted; 0 means 10 s. It is given three.
@@ -77,7 +77,7 @@ type AgentStatus struct {
 }
 
 // sentinelONNX is a stem, inverted residuals and a classifier: what candidates
-// are made of, in a size that takes about a millisecond (testdata/models.py).
+// are made of, in a size that takes half a millisecond or a few (testdata/models.py).
 //
 //go:embed sentinel.onnx
 var sentinelONNX []byte
@@ -115,7 +115,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	fp, err := a.Device.Fingerprint(ctx, nil, Screening())
 	if err == nil {
 		a.change(func(s *AgentStatus) { fp.Model = ModelID{}; s.Fingerprint = fp })
-		err = a.look(ctx)
+		if a.meter.base == 0 { // a task may have come first
+			err = a.look(ctx)
+		}
 	}
 	a.letGo()
 	if err != nil {
@@ -163,8 +165,8 @@ func (a *Agent) Status() AgentStatus {
 }
 
 // Do does a task and returns the answer. What is wrong with the task or its
-// model is an answer as well; an error is this device's own: nobody's task is
-// answered by it.
+// model is an answer as well. An error comes only once ctx has ended: where the
+// device itself is at fault, Run ends with it, and whoever calls both ends ctx.
 func (a *Agent) Do(ctx context.Context, body, model []byte) ([]byte, error) {
 	a.init()
 	q, refusal := a.read(body)
@@ -189,6 +191,7 @@ func (a *Agent) Do(ctx context.Context, body, model []byte) ([]byte, error) {
 	}
 	if r.Fault != nil && errors.Is(r.Fault.cause, ErrChild) {
 		a.fail(r.Fault.cause)
+		<-ctx.Done() // for what is returned here would be an answer
 		return nil, r.Fault.cause
 	}
 	if r.Sample != nil {
@@ -269,23 +272,23 @@ func (a *Agent) lookAgain(ctx context.Context) {
 func (a *Agent) look(ctx context.Context) error {
 	a.enter(AgentMeasuring)
 	a.since = 0
-	ratio := 1.0
+	var l Look
 	var err error
-	if a.meter.base == 0 {
-		a.meter.base, err = a.meter.glance(ctx, 3)
-	} else {
-		ratio, err = a.meter.look(ctx)
+	if a.meter.base != 0 {
+		l, err = a.meter.look(ctx)
+	} else if l, err = a.meter.glance(ctx, 3); err == nil {
+		a.meter.base = l.P50
 	}
 	if err != nil {
 		return err
 	}
 	before := a.drifted()
 	a.change(func(s *AgentStatus) {
-		s.Drift, s.Sentinel = ratio, a.meter.base
+		s.Drift, s.Sentinel = l.Ratio, a.meter.base
 		a.looked = time.Now()
 	})
 	if after := a.drifted(); after != before {
-		a.Log.Warn("the device drifts", "drifted", after, "ratio", ratio)
+		a.Log.Warn("the device drifts", "drifted", after, "ratio", l.Ratio)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package latency
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -34,8 +33,9 @@ type Local struct {
 	// Root is where /proc and /sys are read; nil means "/".
 	Root fs.FS
 	// Lock is the file by which the processes of this machine take turns. ""
-	// means spos-latency.lock in the directory for temporary files; where it
-	// cannot be made, nobody is waited for.
+	// means a file for each processor that is bound to, of all where none is,
+	// in the directory for temporary files: who measures on other processors is
+	// not waited for. Where a file cannot be made, nobody is.
 	Lock string
 
 	mu     sync.Mutex
@@ -69,6 +69,41 @@ func (l *Local) cpus(p Protocol) ([]int, error) {
 	return cpus[:p.Threads], nil
 }
 
+// locks are the files that a measurement holds, in the same order everywhere,
+// so that two cannot wait for each other.
+func (l *Local) locks(cpus []int) []string {
+	if l.Lock != "" {
+		return []string{l.Lock}
+	}
+	if cpus == nil {
+		cpus = allowed()
+	}
+	var files []string
+	for _, cpu := range slices.Sorted(slices.Values(cpus)) {
+		files = append(files, filepath.Join(os.TempDir(), fmt.Sprintf("spos-latency-%d.lock", cpu)))
+	}
+	return files
+}
+
+// turns is [turn] for several files.
+func turns(ctx context.Context, files []string) (release func(), err error) {
+	var held []func()
+	release = func() {
+		for _, r := range held {
+			r()
+		}
+	}
+	for _, file := range files {
+		r, err := turn(ctx, file)
+		if err != nil {
+			release()
+			return nil, err
+		}
+		held = append(held, r)
+	}
+	return release, nil
+}
+
 // Fingerprint implements [Describer]. It does not load the model: opset and
 // inputs stay empty.
 func (l *Local) Fingerprint(_ context.Context, model []byte, p Protocol) (Fingerprint, error) {
@@ -94,7 +129,7 @@ func (l *Local) Time(ctx context.Context, t Task) (Sample, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	release, err := turn(ctx, cmp.Or(l.Lock, filepath.Join(os.TempDir(), "spos-latency.lock")))
+	release, err := turns(ctx, l.locks(fp.Session.Affinity))
 	if err != nil {
 		return Sample{}, err
 	}

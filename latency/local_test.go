@@ -142,6 +142,45 @@ func TestTurns(t *testing.T) {
 	}
 }
 
+// TestTurnsByProcessor: who measures on another processor is not waited for.
+func TestTurnsByProcessor(t *testing.T) {
+	if runtime.GOOS != "linux" || runtime.NumCPU() < 2 {
+		t.Skip("taking turns needs Linux, and this test two processors")
+	}
+	t.Setenv("TMPDIR", t.TempDir())
+	other, err := os.Create(filepath.Join(os.TempDir(), "spos-latency-0.lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		cpus  []int
+		pin   bool
+		waits bool
+	}{
+		"bound to the same": {[]int{0}, true, true},
+		"bound to another":  {[]int{1}, true, false},
+		"bound to the last": {nil, true, false},
+		"bound to none":     {nil, false, true},
+	} {
+		l := local(t)
+		l.CPUs = tt.cpus
+		p := brief()
+		p.Pin = tt.pin
+		ctx, cancel := context.WithCancel(t.Context())
+		if tt.waits {
+			time.AfterFunc(20*time.Millisecond, cancel)
+		}
+		if _, err := l.Time(ctx, latency.Task{Model: read(t, "convs2.onnx"), Protocol: p}); errors.Is(err, context.Canceled) != tt.waits {
+			t.Errorf("%s: %v, want to wait: %v", name, err, tt.waits)
+		}
+		cancel()
+	}
+}
+
 func TestOrder(t *testing.T) {
 	models := []latency.Model{{Name: "2", Bytes: read(t, "convs2.onnx")}, {Name: "8", Bytes: read(t, "convs8.onnx")}}
 	l := local(t)

@@ -42,21 +42,27 @@ func measureMore(ctx context.Context, r Runner, models []Model, have [][]Sample,
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
+	type place struct{ session, model int }
+	var todo []place
 	samples := make([][]Sample, len(models))
 	for i := range samples {
-		samples[i] = slices.Clone(have[i])
+		samples[i] = append(slices.Clone(have[i]), make([]Sample, max(0, p.Sessions-len(have[i])))...)
 	}
 	for session := range p.Sessions {
-		for i, m := range models {
-			if session < len(have[i]) {
-				continue
+		for i := range models {
+			if session >= len(have[i]) {
+				todo = append(todo, place{session, i})
 			}
-			s, err := sample(ctx, r, m, p, m.session(session, try))
-			if err != nil {
-				return nil, err
-			}
-			samples[i] = append(samples[i], s)
 		}
+	}
+	err := inOrder(ctx, Width(r), len(todo), func(ctx context.Context, n int) (err error) {
+		at := todo[n]
+		m := models[at.model]
+		samples[at.model][at.session], err = sample(ctx, r, m, p, m.session(at.session, try))
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	results := make([]Result, len(models))
 	for i, m := range models {
