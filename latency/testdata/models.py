@@ -72,6 +72,7 @@ save(
 
 def sentinel():
     """What an agent watches its device with, and embeds: a stem, inverted residuals and a classifier."""
+    rng = np.random.default_rng(2)
     nodes, init, last = [], [], ["x"]
 
     def conv(co, ci, k, stride=1, group=1, relu=True):
