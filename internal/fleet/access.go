@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -38,6 +37,7 @@ type Grant struct {
 // who can reach it.
 type Access struct {
 	Grants []Grant
+	path   string // read again when it changes; "": never
 }
 
 // ReadAccess reads a file of lines `client NAME KEY` and `device NAME KEY`;
@@ -51,6 +51,7 @@ func ReadAccess(path string) (Access, error) {
 	if err != nil {
 		return Access{}, fmt.Errorf("%s: %w", path, err)
 	}
+	a.path = path
 	return a, nil
 }
 
@@ -139,79 +140,12 @@ func tokenKey(secret string) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// gate is Access as the server asks for it.
-type gate struct {
-	access Access
-	inner  string // key of the broker's own connections
-}
-
-// Check admits a connection and limits it to its role.
-func (g *gate) Check(c server.ClientAuthentication) bool {
-	if len(g.access.Grants) == 0 {
-		return true
-	}
-	o := c.GetOpts()
-	key := ""
-	switch {
-	case o.Nkey != "":
-		pair, err := nkeys.FromPublicKey(o.Nkey)
-		if err != nil || pair.Verify(c.GetNonce(), signature(o.Sig)) != nil {
-			return false
-		}
-		key = o.Nkey
-	case o.Token != "":
-		key = tokenKey(o.Token)
-	default:
-		return false
-	}
-	if subtle.ConstantTimeCompare([]byte(key), []byte(g.inner)) == 1 {
-		return true
-	}
-	for _, grant := range g.access.Grants {
-		if subtle.ConstantTimeCompare([]byte(key), []byte(grant.Key)) == 1 {
-			u := &server.User{Username: string(grant.Role) + " " + grant.Name}
-			if grant.Role == Device {
-				u.Permissions = DevicePermissions(grant.Name)
-			}
-			c.RegisterUser(u)
-			return true
-		}
-	}
-	return false
-}
-
-func signature(text string) []byte {
-	sig, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil {
-		sig, err = base64.StdEncoding.DecodeString(text)
-	}
-	if err != nil {
-		return nil
-	}
-	return sig
-}
-
-// DevicePermissions is all that a device needs: with an existing cluster, give
-// its user these. It makes no streams and no consumers: with those a device
-// could have the broker deliver messages where it may not publish itself.
-func DevicePermissions(device string) *server.Permissions {
+// devicePermissions are what a device may do in its account.
+func devicePermissions(device string) *server.Permissions {
+	inbox := inboxPrefix(device) + ".>"
 	return &server.Permissions{
-		Publish: &server.SubjectPermission{Allow: []string{
-			"$JS.API.CONSUMER.INFO." + jobsStream(device) + "." + workerConsumer,
-			"$JS.API.CONSUMER.MSG.NEXT." + jobsStream(device) + "." + workerConsumer,
-			"$JS.ACK." + jobsStream(device) + "." + workerConsumer + ".>",
-			directSubject(keptStream(device), ">"),
-			directSubject(blobsStream(device), ">"),
-			answerSubject(device, "*"),
-			presenceSubject(device),
-			aliveSubject(device),
-			wantSubject(device, "*"),
-		}},
-		Subscribe: &server.SubjectPermission{Allow: []string{
-			inboxPrefix(device) + ".>",
-			askSubject(device),
-			aliveSubject(device),
-		}},
-		Response: &server.ResponsePermission{MaxMsgs: 1, Expires: time.Hour},
+		Publish:   &server.SubjectPermission{Allow: append(deviceServices(device), aliveSubject(device))},
+		Subscribe: &server.SubjectPermission{Allow: []string{inbox, askSubject(device), aliveSubject(device)}},
+		Response:  &server.ResponsePermission{MaxMsgs: 1, Expires: time.Hour},
 	}
 }

@@ -69,10 +69,12 @@ func StartBroker(o BrokerOptions) (*Broker, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	b.inner = secret
-	opts.CustomClientAuthentication = &gate{o.Access, grant.Key}
+	gate := &gate{inner: grant.Key, log: o.Log, access: o.Access}
+	opts.CustomClientAuthentication = gate
 	if b.srv, err = server.NewServer(opts); err != nil {
 		return nil, errors.Join(fmt.Errorf("fleet: start broker: %w", err), lock.Close())
 	}
+	gate.srv = b.srv
 	b.srv.SetLogger(b.log, false, false)
 	b.srv.Start()
 	if !b.srv.ReadyForConnections(startTimeout) {
@@ -183,6 +185,9 @@ func (b *Broker) makeStreams(a Access) error {
 			continue
 		}
 		if err := c.ensure(ctx, g.Name); err != nil {
+			return err
+		}
+		if _, err := deviceAccount(b.srv, g.Name); err != nil {
 			return err
 		}
 	}

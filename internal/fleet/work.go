@@ -331,13 +331,10 @@ func (r *runner) do(ctx context.Context, key string, m jetstream.Msg) (answerEnv
 }
 
 // keep stores an answer unless there is one. What was worked for is kept even
-// if the worker is to stop.
+// if the worker is to stop, for which it may take a moment.
 func (r *runner) keep(ctx context.Context, key string, a answerEnvelope, data []byte) error {
-	if ctx.Err() != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), ackWait)
-		defer cancel()
-	}
+	ctx, cancel := afterwards(ctx)
+	defer cancel()
 	m := nats.NewMsg(answerSubject(r.w.Device, key))
 	m.Data = data
 	if err := setEnvelope(m, answerHeader, a); err != nil {
@@ -361,4 +358,17 @@ func (r *runner) ack(ctx context.Context, m jetstream.Msg) error {
 		r.c.log.Debug("end a job", "err", err)
 	}
 	return nil
+}
+
+// afterwards is a context that outlives ctx by ackWait.
+func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
+	long, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-long.Done():
+		case <-time.After(ackWait):
+			cancel()
+		}
+	})
+	return long, func() { stop(); cancel() }
 }

@@ -1,0 +1,110 @@
+package fleet
+
+import (
+	"crypto/subtle"
+	"encoding/base64"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
+)
+
+// gate is Access as the server asks for it.
+type gate struct {
+	srv   *server.Server
+	inner string // key of the broker's own connections
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	access  Access
+	changed time.Time // of the file that access is from
+}
+
+// Check admits a connection and limits it to its role.
+func (g *gate) Check(c server.ClientAuthentication) bool {
+	grants := g.current()
+	if len(grants) == 0 {
+		return true
+	}
+	key := provenKey(c)
+	if key == "" {
+		return false
+	}
+	if subtle.ConstantTimeCompare([]byte(key), []byte(g.inner)) == 1 {
+		return true
+	}
+	for _, grant := range grants {
+		if subtle.ConstantTimeCompare([]byte(key), []byte(grant.Key)) == 1 {
+			return g.admit(c, grant)
+		}
+	}
+	return false
+}
+
+func (g *gate) admit(c server.ClientAuthentication, grant Grant) bool {
+	u := &server.User{Username: string(grant.Role) + " " + grant.Name}
+	if grant.Role == Device {
+		account, err := deviceAccount(g.srv, grant.Name)
+		if err != nil {
+			g.log.Error("a device is not let in", "device", grant.Name, "err", err)
+			return false
+		}
+		u.Account, u.Permissions = account, devicePermissions(grant.Name)
+	}
+	c.RegisterUser(u)
+	return true
+}
+
+// provenKey is the key that a connection has shown to hold; "": none.
+func provenKey(c server.ClientAuthentication) string {
+	o := c.GetOpts()
+	switch {
+	case o.Nkey != "":
+		pair, err := nkeys.FromPublicKey(o.Nkey)
+		if err != nil || pair.Verify(c.GetNonce(), signature(o.Sig)) != nil {
+			return ""
+		}
+		return o.Nkey
+	case o.Token != "":
+		return tokenKey(o.Token)
+	}
+	return ""
+}
+
+func signature(text string) []byte {
+	sig, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		sig, err = base64.StdEncoding.DecodeString(text)
+	}
+	if err != nil {
+		return nil
+	}
+	return sig
+}
+
+// current is what the file grants now. One that cannot be read, or grants
+// nothing, changes nothing: a broker that was closed stays so.
+func (g *gate) current() []Grant {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.access.path == "" {
+		return g.access.Grants
+	}
+	info, err := os.Stat(g.access.path)
+	if err == nil && info.ModTime().Equal(g.changed) {
+		return g.access.Grants
+	}
+	var a Access
+	if err == nil {
+		a, err = ReadAccess(g.access.path)
+	}
+	if err != nil {
+		g.log.Error("access stays as it was", "err", err)
+		return g.access.Grants
+	}
+	g.access, g.changed = a, info.ModTime()
+	return a.Grants
+}
