@@ -36,11 +36,17 @@ type Host struct {
 	Governor string `json:"governor"` // frequency governor, "" where the system has none to show
 	Turbo    string `json:"turbo"`    // on, off, or "" where unknown
 	Quota    string `json:"quota"`    // processors that the cgroup grants, "" without a limit
+
+	Memory    string `json:"memory,omitempty"`     // what the cgroup grants, "" without a limit
+	HugePages string `json:"huge_pages,omitempty"` // transparent ones: always, madvise, never
+	SMT       string `json:"smt,omitempty"`        // threads share a core: on, off, or "" where unknown
+	Microcode string `json:"microcode,omitempty"`  // revision
 }
 
 // Setting is how the model was run.
 type Setting struct {
 	Runtime    string            `json:"runtime"`           // ONNX Runtime's version
+	Build      string            `json:"build,omitempty"`   // which build of that version: of its file
 	Provider   string            `json:"provider"`          // execution provider
 	Options    map[string]string `json:"options,omitempty"` // of the provider and of the session, where not the defaults
 	GraphLevel ort.GraphLevel    `json:"graph_level"`
@@ -56,6 +62,7 @@ type Setting struct {
 type ModelID struct {
 	SHA256 string `json:"sha256"`           // of the file's bytes
 	Opset  int64  `json:"opset,omitempty"`  // of the default operator set
+	DType  string `json:"dtype,omitempty"`  // of most of the weights
 	Inputs string `json:"inputs,omitempty"` // names, types and shapes, as "x float32 1x3x224x224"
 }
 
@@ -104,10 +111,10 @@ func (f Fingerprint) Key() string {
 	return hex.EncodeToString(h.Sum(nil)[:12])
 }
 
-func setting(version string, p Protocol, affinity []int) Setting {
+func setting(version, build string, p Protocol, affinity []int) Setting {
 	o := p.options()
 	s := Setting{
-		Runtime: version, Provider: o.Provider, GraphLevel: o.GraphLevel,
+		Runtime: version, Build: build, Provider: o.Provider, GraphLevel: o.GraphLevel,
 		Threads: p.Threads, Affinity: affinity, Priority: p.Priority, Mode: p.Mode, Batch: p.Batch,
 	}
 	if s.Provider == "" {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"runtime"
 	"slices"
 	"strconv"
@@ -23,7 +22,7 @@ import (
 func readHost(root fs.FS) Host {
 	h := Host{Arch: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU()}
 	var flags string
-	h.CPU, flags = cpuinfo(read(root, "proc/cpuinfo"))
+	h.CPU, h.Microcode, flags = cpuinfo(read(root, "proc/cpuinfo"))
 	sum := sha256.Sum256([]byte(flags))
 	h.Flags = hex.EncodeToString(sum[:6])
 	h.Kernel = read(root, "proc/sys/kernel/osrelease")
@@ -36,12 +35,46 @@ func readHost(root fs.FS) Host {
 		h.Turbo = "off"
 	}
 	h.Quota = quota(root)
+	h.Memory = memoryLimit(root)
+	switch read(root, cpu+"smt/active") {
+	case "0":
+		h.SMT = "off"
+	case "1":
+		h.SMT = "on"
+	}
+	if _, mode, ok := strings.Cut(read(root, "sys/kernel/mm/transparent_hugepage/enabled"), "["); ok {
+		h.HugePages, _, _ = strings.Cut(mode, "]")
+	}
 	return h
 }
 
-// cpuinfo finds the first processor's model and flags, as x86 and ARM spell
-// them; ARM has numbers for a name.
-func cpuinfo(text string) (model, flags string) {
+// memoryLimit is the least that a cgroup above this process grants, "" where
+// none is below the machine's own.
+func memoryLimit(root fs.FS) string {
+	var total, least uint64
+	for line := range strings.Lines(read(root, "proc/meminfo")) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "MemTotal:" {
+			kib, _ := strconv.ParseUint(f[1], 10, 64)
+			total = kib << 10
+		}
+	}
+	for _, dir := range controlGroups(root, "memory") {
+		for _, name := range []string{"memory.max", "memory.limit_in_bytes"} {
+			n, err := strconv.ParseUint(read(root, dir+"/"+name), 10, 64) // "max" is none
+			if err == nil && n > 0 && (least == 0 || n < least) && (total == 0 || n < total) {
+				least = n
+			}
+		}
+	}
+	if least == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d MiB", least>>20)
+}
+
+// cpuinfo finds the first processor's model, microcode and flags, as x86 and
+// ARM spell them; ARM has numbers for a name.
+func cpuinfo(text string) (model, microcode, flags string) {
 	values := map[string]string{}
 	for line := range strings.Lines(text) {
 		k, v, ok := strings.Cut(line, ":")
@@ -58,7 +91,7 @@ func cpuinfo(text string) (model, flags string) {
 			model += " " + strings.TrimPrefix(k, "CPU ") + " " + v
 		}
 	}
-	return strings.TrimSpace(model), strings.Join(words, " ")
+	return strings.TrimSpace(model), values["microcode"], strings.Join(words, " ")
 }
 
 // quota is the least number of processors that a cgroup above this process
@@ -72,28 +105,11 @@ func quota(root fs.FS) string {
 			least = q / p
 		}
 	}
-	for line := range strings.Lines(read(root, "proc/self/cgroup")) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(parts) != 3 {
-			continue
+	for _, dir := range groups(root) {
+		if granted := strings.Fields(read(root, dir+"/cpu.max")); len(granted) == 2 {
+			note(granted[0], granted[1])
 		}
-		for dir := path.Clean("/" + parts[2]); ; dir = path.Dir(dir) {
-			switch {
-			case parts[1] == "":
-				granted := strings.Fields(read(root, path.Join("sys/fs/cgroup", dir, "cpu.max")))
-				if len(granted) == 2 {
-					note(granted[0], granted[1])
-				}
-			case slices.Contains(strings.Split(parts[1], ","), "cpu"):
-				for _, mount := range []string{"cpu", parts[1]} {
-					at := path.Join("sys/fs/cgroup", mount, dir)
-					note(read(root, at+"/cpu.cfs_quota_us"), read(root, at+"/cpu.cfs_period_us"))
-				}
-			}
-			if dir == "/" {
-				break
-			}
-		}
+		note(read(root, dir+"/cpu.cfs_quota_us"), read(root, dir+"/cpu.cfs_period_us"))
 	}
 	if least == 0 {
 		return ""

@@ -15,7 +15,7 @@ func tree(files map[string]string) fstest.MapFS {
 }
 
 func TestReadHost(t *testing.T) {
-	const x86 = "processor\t: 0\nmodel name\t: Example 9\ncpu family\t: 25\nmodel\t\t: 17\nstepping\t: 1\nflags\t\t: sse avx2 fpu\n\nprocessor\t: 1\nmodel name\t: Other\n"
+	const x86 = "processor\t: 0\nmodel name\t: Example 9\ncpu family\t: 25\nmodel\t\t: 17\nstepping\t: 1\nmicrocode\t: 0xa1\nflags\t\t: sse avx2 fpu\n\nprocessor\t: 1\nmodel name\t: Other\n"
 	const reordered = "model name\t: Example 9\ncpu family\t: 25\nmodel\t\t: 17\nstepping\t: 1\nflags\t\t: fpu avx2 sse\n"
 	const arm = "processor\t: 0\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd08\nCPU revision\t: 3\n"
 	cpu := "sys/devices/system/cpu/"
@@ -23,10 +23,13 @@ func TestReadHost(t *testing.T) {
 		"proc/cpuinfo": x86, "proc/sys/kernel/osrelease": "6.1.0",
 		cpu + "cpu0/cpufreq/scaling_governor": "powersave", cpu + "intel_pstate/no_turbo": "0",
 		"proc/self/cgroup": "0::/a/b", "sys/fs/cgroup/a/cpu.max": "150000 100000", "sys/fs/cgroup/a/b/cpu.max": "max 100000",
+		"proc/meminfo": "MemTotal:  8388608 kB\nMemFree: 1 kB", "sys/fs/cgroup/a/memory.max": "2147483648", "sys/fs/cgroup/memory.max": "max",
+		"sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never", cpu + "smt/active": "0",
 	}))
 	want := Host{
 		CPU: "Example 9 cpu family 25 model 17 stepping 1", Flags: h.Flags, Cores: runtime.NumCPU(),
 		Arch: runtime.GOOS + "/" + runtime.GOARCH, Kernel: "6.1.0", Governor: "powersave", Turbo: "on", Quota: "1.50",
+		Memory: "2048 MiB", HugePages: "madvise", SMT: "off", Microcode: "0xa1",
 	}
 	if h != want || h.Flags == "" {
 		t.Errorf("got  %+v\nwant %+v", h, want)
@@ -37,6 +40,12 @@ func TestReadHost(t *testing.T) {
 	a := readHost(tree(map[string]string{"proc/cpuinfo": arm, cpu + "cpufreq/boost": "0"}))
 	if a.CPU != "implementer 0x41 part 0xd08 revision 3" || a.Turbo != "off" {
 		t.Errorf("ARM: %+v", a)
+	}
+	unlimited := map[string]string{
+		"proc/meminfo": "MemTotal:  8388608 kB", "proc/self/cgroup": "4:memory:/job", "sys/fs/cgroup/memory/job/memory.limit_in_bytes": "9223372036854771712",
+	}
+	if got := memoryLimit(tree(unlimited)); got != "" {
+		t.Errorf("memory limit %q where there is none", got)
 	}
 	if none := readHost(tree(nil)); none.CPU != "" || none.Quota != "" || none.Turbo != "" {
 		t.Errorf("nothing to read: %+v", none)

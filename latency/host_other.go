@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"runtime"
+	"time"
 )
 
 // Elsewhere than on Linux a fingerprint holds what Go itself knows, and
@@ -14,6 +15,14 @@ import (
 
 func readHost(fs.FS) Host {
 	return Host{Arch: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU()}
+}
+
+type counters struct{ at time.Time }
+
+func count(fs.FS) counters { return counters{time.Now()} }
+
+func (c counters) since(before counters, _ []int, _ fs.FS) Disturbance {
+	return Disturbance{Window: c.at.Sub(before.at)}
 }
 
 func loadAverage(fs.FS) float64                    { return -1 }

@@ -62,6 +62,8 @@ type Sample struct {
 	Preempted int64   `json:"preempted"` // times the thread was taken off its processor during Runs
 	Load      float64 `json:"load"`      // the machine's load average at the start, -1 where unknown
 
+	Disturbance Disturbance `json:"disturbance,omitzero"`
+
 	Fingerprint Fingerprint `json:"fingerprint"`
 	// Placement is where the nodes ran; nil where only the processor was asked for.
 	Placement *ort.Placement `json:"placement,omitempty"`

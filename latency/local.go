@@ -114,7 +114,7 @@ func (l *Local) Fingerprint(_ context.Context, model []byte, p Protocol) (Finger
 	if err != nil {
 		return Fingerprint{}, err
 	}
-	return Fingerprint{Host: readHost(l.root()), Session: setting(l.Runtime.Version(), p, cpus), Model: identify(model)}, nil
+	return Fingerprint{Host: readHost(l.root()), Session: setting(l.Runtime.Version(), l.Runtime.Build(), p, cpus), Model: identify(model)}, nil
 }
 
 // Time implements [Runner]. The timing goroutine has its thread to itself,
@@ -200,6 +200,12 @@ func (l *Local) timed(ctx context.Context, fixed *ort.Fixed, p Protocol, s *Samp
 		evict = make([]byte, max(64<<20, 2*lastLevelCache(l.root())))
 	}
 	loop := loop{func(times []time.Duration) error { return fixed.Time(times, idle, evict) }}
+	at, clock := count(l.root()), spin()
+	defer func() {
+		end := spin()
+		s.Disturbance = count(l.root()).since(at, s.Fingerprint.Session.Affinity, l.root())
+		s.Disturbance.Before, s.Disturbance.After = clock, end
+	}()
 	if s.Warmup, s.Settled, err = loop.warm(ctx, p); err != nil {
 		return err
 	}
@@ -250,6 +256,9 @@ func fix(session *ort.Session, p Protocol, s *Sample) (*ort.Fixed, error) {
 	}
 	s.Notes = notes
 	s.Fingerprint.Model.Opset = session.Opset()
+	if t := session.Weights(); t != ort.Undefined {
+		s.Fingerprint.Model.DType = t.String()
+	}
 	s.Fingerprint.Model.Inputs = describe(infos, shapes)
 	fixed, err := session.Fix(in, make([]ort.Tensor, len(session.Outputs())))
 	if err != nil {

@@ -71,6 +71,12 @@ func TestTime(t *testing.T) {
 	if fp.Model.Opset != 17 || fp.Model.Inputs != "x0 float32 1x16x32x32" || len(fp.Model.SHA256) != 64 {
 		t.Errorf("model fingerprint %+v", fp.Model)
 	}
+	if fp.Session.Build != l.Runtime.Build() || fp.Session.Build == "" || fp.Model.DType != "float32" {
+		t.Errorf("build %q, weights %q", fp.Session.Build, fp.Model.DType)
+	}
+	if d := s.Disturbance; d.Window < time.Millisecond || d.Before <= 0 || d.After <= 0 || runtime.GOOS == "linux" && d.Others != runtime.NumCPU()-1 {
+		t.Errorf("disturbance %+v", d)
+	}
 	if fp.Host.Cores != runtime.NumCPU() || fp.Host.Arch == "" {
 		t.Errorf("host fingerprint %+v", fp.Host)
 	}

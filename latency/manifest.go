@@ -85,7 +85,7 @@ func (f Fingerprint) Conditions() map[string]string {
 	c := map[string]string{
 		"cpu": h.CPU, "cpu_flags": h.Flags, "cores": strconv.Itoa(h.Cores), "system": h.Arch, "kernel": h.Kernel,
 		"governor": h.Governor, "turbo": h.Turbo, "quota": h.Quota,
-		"runtime": s.Runtime, "provider": s.Provider, "graph_level": string(s.GraphLevel), "threads": strconv.Itoa(s.Threads),
+		"runtime": s.Runtime, "build": s.Build, "huge_pages": h.HugePages, "smt": h.SMT, "provider": s.Provider, "graph_level": string(s.GraphLevel), "threads": strconv.Itoa(s.Threads),
 	}
 	for k, v := range s.Options {
 		if !strings.HasPrefix(k, "dim.") { // the input's, and no setting of the session

@@ -103,7 +103,7 @@ func warnings(samples []Sample, p Protocol) []string {
 	add := func(format string, args ...any) { w = append(w, fmt.Sprintf(format, args...)) }
 	host := samples[0].Fingerprint.Host
 	if host.Quota != "" {
-		add("the control group grants %s processors: work beyond that is throttled, in bursts", host.Quota)
+		add("the control group grants %s processors: work beyond that is stopped, in bursts: raise cpu.max (--cpus) above the threads in use", host.Quota)
 	}
 	if host.Governor != "" && host.Governor != "performance" {
 		add("the frequency governor is %q: set \"performance\", or times follow the clock", host.Governor)
@@ -124,13 +124,14 @@ func warnings(samples []Sample, p Protocol) []string {
 		}
 	}
 	if unpinned > 0 {
-		add("the timing thread was not bound to a processor: medians of small nets vary up to 1.3 times")
+		add("the timing thread was not bound to a processor, and medians of small nets vary up to 1.3 times: allow binding (pin, taskset, cpuset)")
 	}
+	w = append(w, disturbances(samples)...)
 	if load > float64(p.Threads)+0.25*float64(host.Cores) {
 		add("the load average is about %.0f on %d processors: other work takes caches and memory bandwidth, if not the processor itself", load, host.Cores)
 	}
 	if float64(preempted) > warnPreempted*float64(runs) {
-		add("the timing thread lost its processor %d times in %d runs: other work runs here", preempted, runs)
+		add("the timing thread lost its processor %d times in %d runs: other work runs here, stop it or bind it elsewhere", preempted, runs)
 	}
 	if deviation > warnDeviation {
 		add("runs of one session vary by %.0f %% (standard deviation over mean)", 100*deviation)

@@ -46,6 +46,9 @@ func readPromise(text string) (*Promise, error) {
 	return &p.Promise, nil
 }
 
+// later are conditions that the first promises did not name: of a promise without one it is not known what it was.
+var later = []string{"build", "huge_pages", "smt"}
+
 // differences are the names, in order, of conditions that are not here what they were where the promise was measured.
 // Where a promise names none, nothing is known.
 func (p *Promise) differences(here map[string]string) []string {
@@ -55,7 +58,10 @@ func (p *Promise) differences(here map[string]string) []string {
 	all := maps.Clone(here)
 	maps.Copy(all, p.Conditions)
 	names := slices.Sorted(maps.Keys(all))
-	return slices.DeleteFunc(names, func(name string) bool { return here[name] == p.Conditions[name] })
+	return slices.DeleteFunc(names, func(name string) bool {
+		_, named := p.Conditions[name]
+		return here[name] == p.Conditions[name] || !named && slices.Contains(later, name)
+	})
 }
 
 // hold compares the promise of a version that was loaded with this machine.

@@ -10,8 +10,12 @@
 package ort
 
 import (
+	"crypto/sha256"
+	"debug/elf"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -38,7 +42,8 @@ var (
 // Runtime is the opened library. There is one in a process and it stays
 // open: unloading it under a live session would crash. Safe for concurrent use.
 type Runtime struct {
-	path string
+	path  string
+	build func() string
 }
 
 // opened is the process's one library, as the library itself is process-wide.
@@ -83,7 +88,7 @@ func Open(path string) (*Runtime, error) {
 		return nil, fmt.Errorf("%w: open %s: %w (it must be ONNX Runtime 1.24 or newer, built for this machine): %s",
 			ErrLibrary, abs, err, mend)
 	}
-	opened.rt = &Runtime{path: abs}
+	opened.rt = &Runtime{path: abs, build: sync.OnceValue(func() string { return buildOf(abs) })}
 	return opened.rt, nil
 }
 
@@ -92,3 +97,31 @@ func (r *Runtime) Path() string { return r.path }
 
 // Version is the library's own version, such as "1.32.0".
 func (r *Runtime) Version() string { return yalue.GetVersion() }
+
+// Build tells builds of one version apart: the linker's identifier of the
+// library, else a hash of its file. "" where neither can be read.
+func (r *Runtime) Build() string { return r.build() }
+
+// buildOf reads the identifier of an ELF file: a note of its own section, whose
+// header is three 32-bit lengths and the name "GNU".
+func buildOf(path string) string {
+	const header, short = 16, 12
+	if f, err := elf.Open(path); err == nil {
+		defer f.Close()
+		if s := f.Section(".note.gnu.build-id"); s != nil {
+			if note, err := s.Data(); err == nil && len(note) >= header+short/2 {
+				return hex.EncodeToString(note[header:])[:short]
+			}
+		}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return ""
+	}
+	return hex.EncodeToString(h.Sum(nil))[:short]
+}

@@ -201,6 +201,10 @@ func (s *Session) Metadata() map[string]string { return maps.Clone(s.meta) }
 // Opset is the version of the default operator set that the model imports.
 func (s *Session) Opset() int64 { return s.sig.opset }
 
+// Weights is the type of most bytes of the model's constants: what it computes
+// with, whatever its inputs are. Undefined where it has none.
+func (s *Session) Weights() Type { return s.sig.weights }
+
 // Options is what the session was made with.
 func (s *Session) Options() Options { return s.options }
 

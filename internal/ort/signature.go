@@ -23,6 +23,7 @@ type Info struct {
 type signature struct {
 	in, out []Info
 	opset   int64 // of the default operator set; 0 where none is imported
+	weights Type  // of most bytes of initializers
 }
 
 // The field numbers of onnx.proto that are read here.
@@ -31,6 +32,7 @@ const (
 	opsetDomain, opsetVersion           = 1, 2
 	graphInit, graphIn, graphOut        = 5, 11, 12
 	graphSparse, sparseValues, tensName = 15, 1, 8
+	tensType                            = 2
 	valueName, valueType                = 1, 2
 	typeTensor                          = 1
 	tensorElem, tensorShape, shapeDim   = 1, 2, 1
@@ -83,23 +85,34 @@ func (s *signature) scanOpset(b []byte) error {
 
 func (s *signature) scanGraph(graph []byte) error {
 	weights := map[string]bool{}
-	name := func(n protowire.Number, b []byte, _ uint64) error { //nolint:unparam // the type that fields asks for
-		if n == tensName {
-			weights[string(b)] = true
+	size := map[Type]int{}
+	tensor := func(b []byte) error {
+		var t Type
+		err := fields(b, func(n protowire.Number, b []byte, v uint64) error {
+			switch n {
+			case tensName:
+				weights[string(b)] = true
+			case tensType:
+				t = typeOfProto(v)
+			}
+			return nil
+		})
+		if size[t] += len(b); size[t] > size[s.weights] && t != Undefined {
+			s.weights = t
 		}
-		return nil
+		return err
 	}
 	var in []Info
 	err := fields(graph, func(n protowire.Number, b []byte, _ uint64) error {
 		switch n {
 		case graphInit:
-			return fields(b, name)
+			return tensor(b)
 		case graphSparse:
 			return fields(b, func(n protowire.Number, b []byte, _ uint64) error {
 				if n != sparseValues {
 					return nil
 				}
-				return fields(b, name)
+				return tensor(b)
 			})
 		case graphIn:
 			i, err := scanValue(b)
