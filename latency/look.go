@@ -1,6 +1,8 @@
 package latency
 
 import (
+	"fmt"
+	"io"
 	"time"
 
 	"spos/internal/runs"
@@ -30,7 +32,13 @@ type Record struct {
 // IsZero reports whether r is of no measurement.
 func (r Result) IsZero() bool { return r.Runs == 0 && r.Model == "" && r.Samples == nil }
 
-// ReadJournal reads all that is in the journal of a [Cache], which may be in
-// use: lines of one key replace one another in the cache, here all are
-// returned. It wraps [runs.ErrCorrupt] where the file is damaged.
-func ReadJournal(path string) ([]Record, error) { return runs.ReadJournal[Record](path) }
+// DecodeJournal reads all that the journal of a [Cache] says: lines of one key
+// replace one another in the cache, here all are returned. It wraps
+// [runs.ErrCorrupt] where the text is damaged.
+func DecodeJournal(r io.Reader) ([]Record, error) {
+	records, err := runs.DecodeJournal[Record](r)
+	if err != nil {
+		return nil, fmt.Errorf("latency %w", err)
+	}
+	return records, nil
+}

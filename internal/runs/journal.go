@@ -77,6 +77,16 @@ func ReadJournal[T any](path string) ([]T, error) {
 	return records, nil
 }
 
+// DecodeJournal returns the records of a journal's text, as [OpenJournal]
+// would.
+func DecodeJournal[T any](r io.Reader) ([]T, error) {
+	records, _, err := read[T](r)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	return records, nil
+}
+
 // read returns the records and where the last one ends. A record is a line
 // that ends in a newline; lines at the end that are no JSON are the rest of
 // an Append that did not finish.

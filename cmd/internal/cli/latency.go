@@ -15,7 +15,7 @@ import (
 // NewLatencyCommand is `latency`.
 func NewLatencyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "latency", Short: "Latency on this device: measure ONNX models"}
-	cmd.AddCommand(newLatencyMeasureCommand())
+	cmd.AddCommand(newLatencyMeasureCommand(), newLatencyReportCommand())
 	return cmd
 }
 
