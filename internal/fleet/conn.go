@@ -49,14 +49,14 @@ type Conn struct {
 	changed   chan struct{} // closed and replaced by Changed
 	ready     map[string]bool
 	sent      map[string]time.Time // attachments by device and hash: when they were seen at the broker
-	denials   map[*denial]struct{}
+	attempts  map[*attempt]struct{}
 
 	sending sync.Mutex // one attachment at a time
 }
 
-// denial cancels an attempt when the broker refuses its subject: NATS says so
-// beside the request, which would hang.
-type denial struct {
+// attempt is a request that waits. What ends it early comes beside it: the
+// broker refuses its subject, or is gone.
+type attempt struct {
 	subject string
 	cancel  context.CancelCauseFunc
 }
@@ -69,7 +69,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	c := &Conn{
 		name: o.Name, log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)),
 		connected: make(chan struct{}), changed: make(chan struct{}),
-		ready: map[string]bool{}, sent: map[string]time.Time{}, denials: map[*denial]struct{}{},
+		ready: map[string]bool{}, sent: map[string]time.Time{}, attempts: map[*attempt]struct{}{},
 	}
 	opts, err := c.options(o)
 	if err != nil {
@@ -102,6 +102,7 @@ func (c *Conn) options(o Options) ([]nats.Option, error) {
 			if err != nil {
 				c.log.Warn("connection to broker lost", "err", err)
 			}
+			c.onDisconnect()
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.onError(err) }),
 	}
@@ -169,6 +170,14 @@ func (c *Conn) Changed() {
 	c.changed = make(chan struct{})
 }
 
+func (c *Conn) onDisconnect() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for a := range c.attempts {
+		a.cancel(fmt.Errorf("the connection was lost: %w", errRetry))
+	}
+}
+
 func (c *Conn) onReconnect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -199,26 +208,26 @@ func (c *Conn) onError(err error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for d := range c.denials {
-		if strings.Contains(err.Error(), d.subject) {
-			d.cancel(fmt.Errorf("%w: %w", ErrDenied, err))
+	for a := range c.attempts {
+		if strings.Contains(err.Error(), a.subject) {
+			a.cancel(fmt.Errorf("%w: %w", ErrDenied, err))
 		}
 	}
 }
 
-// once runs one attempt of a request, which ends early when the broker refuses
-// a subject that holds the given text.
+// once runs one attempt of a request, which ends early when the connection is
+// lost, or the broker refuses a subject that holds the given text.
 func (c *Conn) once(ctx context.Context, subject string, f func(context.Context) error) error {
 	actx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	d := &denial{subject, cancel}
+	a := &attempt{subject, cancel}
 	c.mu.Lock()
-	c.denials[d] = struct{}{}
+	c.attempts[a] = struct{}{}
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		delete(c.denials, d)
+		delete(c.attempts, a)
 	}()
 	err := f(actx)
 	if err != nil && actx.Err() != nil {

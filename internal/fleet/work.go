@@ -236,12 +236,14 @@ func (r *runner) job(ctx context.Context, m jetstream.Msg) error {
 		return err
 	}
 	if answered {
-		return r.ack(ctx, m)
+		r.ack(m)
+		return nil
 	}
 	a, data, err := r.do(ctx, key, m)
 	if errors.Is(err, errGone) {
 		r.c.log.Warn("a job is dropped: its attachment is gone, and nobody waits for it", "id", a.ID)
-		return r.ack(ctx, m)
+		r.ack(m)
+		return nil
 	}
 	if err != nil {
 		return err
@@ -250,7 +252,8 @@ func (r *runner) job(ctx context.Context, m jetstream.Msg) error {
 		return err
 	}
 	r.l.done()
-	return r.ack(ctx, m)
+	r.ack(m)
+	return nil
 }
 
 // hold tells the broker that the job is in work.
@@ -349,15 +352,12 @@ func (r *runner) keep(ctx context.Context, key string, a answerEnvelope, data []
 	})
 }
 
-// ack takes a job out of the queue. Where that fails the job comes again, and
-// its answer is found.
-func (r *runner) ack(ctx context.Context, m jetstream.Msg) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ackWait)
-	defer cancel()
-	if err := m.DoubleAck(ctx); err != nil {
+// ack takes a job out of the queue. Nobody waits for the broker's word: where
+// it does not hear of this, the job comes again, and its answer is found.
+func (r *runner) ack(m jetstream.Msg) {
+	if err := m.Ack(); err != nil {
 		r.c.log.Debug("end a job", "err", err)
 	}
-	return nil
 }
 
 // afterwards is a context that outlives ctx by ackWait.
