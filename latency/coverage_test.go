@@ -13,9 +13,8 @@ import (
 // trusted on this machine: every model of $SPOS_MODELS (*.onnx; else those of
 // the tests) is screened, and later confirmed, twice. It reports
 //
-//	covered         share of screenings whose interval holds the confirmed p50: 0.95 is nominal
-//	confirmed-twice share of confirmations whose interval holds the other's p50: two estimates
-//	                of equal variance lie within one's 95 % interval 0.83 of the time
+//	covered         share of screenings whose interval holds the confirmed p50: above 0.95, as that is surer than a second screening
+//	confirmed-twice share of confirmations whose interval holds the other's p50: 0.95 is nominal
 //	half-width-%    mean half width of a screening's interval
 //	spread-%        root mean square of log(screening/confirmation): what DefaultSpread stands for
 //	median-%        median of its size

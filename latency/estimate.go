@@ -10,26 +10,45 @@ import (
 // DefaultSpread is the relative standard deviation between the medians of two
 // sessions of one model that [Estimate] assumes before it has seen several:
 // see docs/lab.md for where it was measured.
-const DefaultSpread = 0.025
+const DefaultSpread = 0.015
+
+// What nothing within one measurement can show, relative: how far a quiet
+// machine is from itself at another time, and how far a model's time moves
+// while others keep the other processors busy throughout.
+const (
+	driftAtRest = 0.005
+	driftBusy   = 0.02
+)
 
 // Estimate is a latency with its uncertainty.
 //
-// The interval is a hierarchical bootstrap: sessions are drawn with
-// replacement, and within each, blocks of consecutive runs (neighbours are
-// correlated). Sessions are few, and a plain bootstrap of few is far too
-// narrow: of one it has no width at all. So the variance between sessions is
-// taken as that of the sessions seen together with an assumed one
-// ([Protocol.Spread]), which counts for four more (the conjugate update of a
-// scaled inverse chi-square); noise is added to the drawn sessions to reach
-// it; and each replicate's deviations are stretched by √(ν/χ²ν), which gives
-// Student's tails for a variance known from ν samples. All on a logarithmic
-// scale, as disturbances are relative. The draw is seeded: the same runs give
-// the same interval.
+// The interval is a prediction: in 95 of 100 cases, the P50 of a repeat of
+// this measurement, in another process at another time, lies within it. That
+// is wider than an interval of the true median, by √2 and by what times
+// differ, and it is what one can check, and what a limit is held to later.
+//
+// It is a bootstrap of both measurements: sessions, by their medians, are
+// drawn with replacement. Sessions are few, and a plain bootstrap of few is far
+// too narrow: of one it has no width at all. So the variance between sessions
+// is taken as that of the sessions seen together with an assumed one, which
+// counts for four more (the conjugate update of a scaled inverse chi-square),
+// and never below what the runs within a session leave its median open, by a
+// bootstrap of blocks of them (neighbours are correlated); noise is added to
+// the drawn sessions to reach it; and each replicate's deviations are
+// stretched by √(ν/χ²ν), which gives Student's tails for a variance known from
+// ν samples. All on a logarithmic scale, as disturbances are relative. The
+// draw is seeded: the same runs give the same interval.
+//
+// The assumed variance is [Protocol.Spread]'s, taught by the other models of
+// the same [MeasureAll]; both it and the difference between times grow with
+// the work that was seen on the other processors ([Disturbance.Contention]).
+// A machine that is in another mode at the other time (another clock, a
+// neighbour that has come) is beyond any interval: a [Sentinel] sees that.
 type Estimate struct {
 	P50      time.Duration // median over sessions of each session's median
 	P90      time.Duration // of all runs
 	Min      time.Duration // of all runs: what the code takes when nothing disturbs
-	Low      time.Duration // 95 % interval of P50
+	Low      time.Duration // 95 % interval of a repeat's P50
 	High     time.Duration
 	Runs     int
 	Sessions int
@@ -37,16 +56,16 @@ type Estimate struct {
 
 const (
 	replicates  = 1000
-	resamples   = 200 // of the runs of one session; replicates share them
+	resamples   = 200 // of the runs of one session
 	confidence  = 0.95
 	maxGroups   = 256 // runs of one session that are resampled one by one
 	bootSeed    = 1
 	priorWeight = 4 // how many sessions the assumed spread counts for
 )
 
-// estimate needs at least one session and a run in each; spread is
-// [Protocol.Spread].
-func estimate(sessions [][]time.Duration, spread float64) Estimate {
+// estimate needs at least one session and a run in each; spread is the
+// assumed deviation between sessions, drift that between times.
+func estimate(sessions [][]time.Duration, spread, drift float64) Estimate {
 	e := Estimate{Sessions: len(sessions)}
 	var all []time.Duration
 	logs := make([][]float64, len(sessions)) // runs
@@ -67,29 +86,52 @@ func estimate(sessions [][]time.Duration, spread float64) Estimate {
 	sum := sumSquares(meds)
 	nu := priorWeight + n - 1
 	variance := (priorWeight*spread*spread + sum) / nu
-	noise := math.Sqrt(max(0, variance-sum/n)) // what drawing the sessions does not bring
-
 	rng := rand.New(rand.NewPCG(bootSeed, uint64(len(all))))
-	within := make([][]float64, len(logs)) // what resampling a session's runs does to its median
-	for i, x := range logs {
-		within[i] = blockMedians(rng, x)
+	within := 0.0
+	for _, x := range logs {
+		within += sumSquares(blockMedians(rng, x)) / resamples / n
 	}
+	noise := math.Sqrt(max(variance, within) - min(sum/n, variance)) // what drawing the sessions does not bring
+
 	draws := make([]float64, replicates)
 	picked := make([]float64, len(meds))
-	for r := range draws {
-		stretch := math.Sqrt(nu / chiSquare(rng, nu))
+	deviation := func(stretch float64) float64 {
 		for i := range picked {
 			s := rng.IntN(len(meds))
-			between := meds[s] - center + noise*rng.NormFloat64()
-			picked[i] = within[s][rng.IntN(resamples)] - meds[s] + stretch*between
+			picked[i] = stretch * (meds[s] - center + noise*rng.NormFloat64())
 		}
-		draws[r] = center + median(picked)
+		return median(picked)
+	}
+	for r := range draws {
+		stretch := math.Sqrt(nu / chiSquare(rng, nu))
+		draws[r] = center + deviation(stretch) - deviation(stretch) + drift*rng.NormFloat64()
 	}
 	slices.Sort(draws)
 	tail := (1 - confidence) / 2
 	e.Low = min(e.P50, fromLog(draws[quantileIndex(replicates, tail)]))
 	e.High = max(e.P50, fromLog(draws[quantileIndex(replicates, 1-tail)]))
 	return e
+}
+
+// spreads are the deviations between sessions to assume for each of several
+// models that were measured together: what is assumed of any, and what the
+// others have shown. Its own sessions count in [estimate].
+func spreads(models [][][]time.Duration, assumed float64) []float64 {
+	sums, freedom := make([]float64, len(models)), make([]float64, len(models))
+	sum, nu := priorWeight*assumed*assumed, float64(priorWeight)
+	for i, sessions := range models {
+		meds := make([]float64, len(sessions))
+		for j, runs := range sessions {
+			meds[j] = math.Log(max(1, median(slices.Clone(runs))))
+		}
+		sums[i], freedom[i] = sumSquares(meds), max(0, float64(len(meds))-1)
+		sum, nu = sum+sums[i], nu+freedom[i]
+	}
+	found := make([]float64, len(models))
+	for i := range found {
+		found[i] = math.Sqrt(max(0, sum-sums[i]) / (nu - freedom[i]))
+	}
+	return found
 }
 
 func fromLog(x float64) time.Duration { return time.Duration(math.Round(math.Exp(x))) }

@@ -64,11 +64,7 @@ func measureMore(ctx context.Context, r Runner, models []Model, have [][]Sample,
 	if err != nil {
 		return nil, err
 	}
-	results := make([]Result, len(models))
-	for i, m := range models {
-		results[i] = newResult(m, samples[i], p)
-	}
-	return results, nil
+	return newResults(models, samples, p), nil
 }
 
 // Measure is [MeasureAll] of one model.

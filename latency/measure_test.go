@@ -349,6 +349,27 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// TestContentionWidens: the same runs say less where others were at work.
+func TestContentionWidens(t *testing.T) {
+	width := func(busy time.Duration) (float64, []string) {
+		s := latency.Sample{
+			Runs: slices.Repeat([]time.Duration{1e6}, 20), Settled: true, Pinned: true,
+			Disturbance: latency.Disturbance{Window: time.Second, Others: 1, Busy: busy},
+		}
+		p := latency.Confirmation()
+		r, err := latency.Measure(t.Context(), runnerFunc(func() latency.Sample { return s }), models("1")[0], p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return float64(r.High-r.Low) / float64(r.P50), r.Warnings
+	}
+	quiet, none := width(0)
+	loud, said := width(time.Second)
+	if loud < 1.5*quiet || len(none) != 0 || len(said) != 1 || !strings.Contains(said[0], "100 % busy") {
+		t.Errorf("intervals of %.3f %q and of %.3f %q, want the second wider, and said why", quiet, none, loud, said)
+	}
+}
+
 type runnerFunc func() latency.Sample
 
 func (f runnerFunc) Time(context.Context, latency.Task) (latency.Sample, error) {

@@ -199,7 +199,7 @@ func (m *Meter) glance(ctx context.Context, sessions int) (Look, error) {
 		samples[i] = s.Runs
 		l.At, l.Environment = s.Started, s.Fingerprint.Key()
 	}
-	l.P50 = estimate(samples, m.Protocol.Spread).P50
+	l.P50 = estimate(samples, m.Protocol.Spread, driftAtRest).P50
 	return l, nil
 }
 

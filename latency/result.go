@@ -81,14 +81,37 @@ func (r *Result) UnmarshalJSON(b []byte) error {
 }
 
 func newResult(m Model, samples []Sample, p Protocol) Result {
-	runs := make([][]time.Duration, len(samples))
-	for i, s := range samples {
-		runs[i] = s.Runs
+	return newResults([]Model{m}, [][]Sample{samples}, p)[0]
+}
+
+// newResults is of models that were measured together: each tells the others'
+// intervals how far sessions differ here and now.
+func newResults(models []Model, samples [][]Sample, p Protocol) []Result {
+	runs := make([][][]time.Duration, len(models))
+	for i := range models {
+		for _, s := range samples[i] {
+			runs[i] = append(runs[i], s.Runs)
+		}
 	}
-	return Result{
-		Model: m.Name, Estimate: estimate(runs, p.Spread), Mode: p.Mode,
-		Fingerprint: samples[0].Fingerprint, Placement: samples[0].Placement, Warnings: warnings(samples, p), Samples: samples,
+	spread := spreads(runs, p.Spread)
+	results := make([]Result, len(models))
+	for i, m := range models {
+		busy := contention(samples[i])
+		results[i] = Result{
+			Model: m.Name, Mode: p.Mode, Fingerprint: samples[i][0].Fingerprint, Warnings: warnings(samples[i], p), Samples: samples[i],
+			Estimate: estimate(runs[i], math.Hypot(spread[i], driftBusy*busy), math.Hypot(driftAtRest, driftBusy*busy)),
+		}
 	}
+	return results
+}
+
+// contention is the mean over the samples.
+func contention(samples []Sample) float64 {
+	sum := 0.0
+	for _, s := range samples {
+		sum += s.Disturbance.Contention() / float64(len(samples))
+	}
+	return sum
 }
 
 // Where a warning starts. Quiet machines stay below all of them.
