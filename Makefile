@@ -102,10 +102,37 @@ torchless:
 	env -u LIBRARY_PATH -u GOFLAGS $(GO) build -ldflags "$(STAMP)" -o bin/ ./cmd/spos-edge
 	bin/spos-edge --version
 
-edge:
-	@command -v aarch64-linux-gnu-gcc >/dev/null || { echo "no cross compiler; install it with: apt-get install gcc-aarch64-linux-gnu"; exit 1; }
-	CGO_ENABLED=1 GOOS=linux GOARCH=arm64 CC=aarch64-linux-gnu-gcc \
-		$(GO) build -ldflags "$(STAMP)" -o bin/spos-edge-linux-arm64 ./cmd/spos-edge
+# The program for boards: one file each, that needs a C library and ONNX Runtime.
+# Built from the same commit by the same compilers they are the same bytes.
+edge: bin/spos-edge-linux-amd64 bin/spos-edge-linux-arm64
+
+.PHONY: bin/spos-edge-linux-amd64 bin/spos-edge-linux-arm64 edge-arm64-proof openvino
+
+bin/spos-edge-linux-amd64: GOARCH = amd64
+bin/spos-edge-linux-amd64: CROSS  = x86_64-linux-gnu
+bin/spos-edge-linux-arm64: GOARCH = arm64
+bin/spos-edge-linux-arm64: CROSS  = aarch64-linux-gnu
+bin/spos-edge-linux-amd64 bin/spos-edge-linux-arm64:
+	@command -v $(CROSS)-gcc >/dev/null || { echo "no $(CROSS)-gcc; install it with:" \
+		"apt-get install gcc-$(subst _,-,$(CROSS)) libc6-dev-$(GOARCH)-cross"; exit 1; }
+	@deps=$$($(GO) list -deps ./cmd/spos-edge | grep -E 'gotorch|^spos/supernet' || true); \
+		test -z "$$deps" || { echo "spos-edge reaches libtorch through:" $$deps; exit 1; }
+	env -u LIBRARY_PATH -u GOFLAGS CGO_ENABLED=1 GOOS=linux GOARCH=$(GOARCH) CC=$(CROSS)-gcc \
+		$(GO) build -trimpath -buildvcs=false -ldflags "-s -w $(STAMP)" -o $@ ./cmd/spos-edge
+	@echo "$@: $$(stat -c %s $@) bytes, needs$$($(CROSS)-readelf -d $@ | sed -n 's/.*NEEDED.*\[\(.*\)\]/ \1/p' | tr -d '\n')," \
+		"$$($(CROSS)-objdump -T $@ | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)"
+
+# That the arm64 program works, under emulation: what it says of time is nothing.
+edge-arm64-proof: bin/spos-edge-linux-arm64
+	@command -v qemu-aarch64-static >/dev/null || { echo "no qemu-aarch64-static; install it with:" \
+		"apt-get install qemu-user-static libstdc++6-arm64-cross"; exit 1; }
+	library=$$(internal/native/native.sh library onnxruntime aarch64); \
+		SPOS_ARM64=$(CURDIR)/$< SPOS_ARM64_ONNXRUNTIME=$$library $(GO) test -count=1 -v -run '^TestARM64$$' ./cmd/spos-edge
+
+# Measures on an execution provider other than the processor's.
+openvino:
+	library=$$(internal/native/native.sh library onnxruntime-openvino x86_64); \
+		SPOS_OPENVINO=$$library $(GO) test -count=1 -v -run '^TestOpenVINO$$' ./cmd/spos-edge
 
 fuzz: native
 	@$(NATIVE) grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \

@@ -9,6 +9,9 @@
 #   SPOS_ONNXRUNTIME  the path of a libonnxruntime.so to use
 #   XDG_CACHE_HOME    where the cache is (default ~/.cache)
 #   CXX, PYTHON       the compiler (g++) and the interpreter (python3)
+#
+# `native.sh library NAME ARCH` builds nothing: it finds or fetches the ONNX
+# Runtime of another pinned wheel, or of another machine, and prints its path.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -115,6 +118,17 @@ find_torch() {
 	[[ -z $why ]] || die "the libtorch in $dir cannot be used: $why; remove that directory and try again"
 }
 
+# library NAME KEEP sets ort to the libonnxruntime of the pinned wheel NAME, of
+# which the members that match KEEP are kept. Only the plain wheel's directory
+# has a name that programs look for by themselves.
+library() {
+	local dir
+	dir=$cache/${1#onnxruntime-}-$(pinned "$1")-$arch
+	[[ -d $dir ]] || fetch "$dir" "$2|^onnxruntime/(LICENSE|ThirdParty)" '^$' "$1"
+	ort=$(find "$dir" -name 'libonnxruntime.so*' | head -n 1)
+	[[ -n $ort ]] || die "$dir holds no libonnxruntime.so; remove that directory and try again"
+}
+
 # find_onnxruntime sets ort, the path of the shared library.
 find_onnxruntime() {
 	# One of ours is what an earlier env.sh named: the pins decide anew.
@@ -123,11 +137,7 @@ find_onnxruntime() {
 		ort=$(realpath "$SPOS_ONNXRUNTIME")
 		return
 	fi
-	local dir
-	dir=$cache/onnxruntime-$(pinned onnxruntime)-$arch
-	[[ -d $dir ]] || fetch "$dir" '^onnxruntime/capi/libonnxruntime\.so|^onnxruntime/(LICENSE|ThirdParty)' '^$' onnxruntime
-	ort=$(find "$dir" -name 'libonnxruntime.so*' | head -n 1)
-	[[ -n $ort ]] || die "$dir holds no libonnxruntime.so; remove that directory and try again"
+	library onnxruntime '^onnxruntime/capi/libonnxruntime\.so'
 }
 
 # object FILE FLAG…: prints the cached object of FILE, compiling it if need be.
@@ -162,6 +172,13 @@ if command -v flock >/dev/null; then
 	flock -n 9 || { say "waiting for another build"; flock 9; }
 fi
 rm -rf "$cache"/tmp.* "$cache"/obj/tmp.*
+
+if [[ ${1:-} == library ]]; then
+	arch=$3
+	library "$2" '^onnxruntime/capi/lib'
+	echo "$ort"
+	exit
+fi
 
 find_torch
 find_onnxruntime
