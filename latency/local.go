@@ -156,13 +156,10 @@ func (l *Local) Time(ctx context.Context, t Task) (Sample, error) {
 		defer favour()()
 	}
 
-	if s.Placement, err = l.place(model, p, o, fp); err != nil {
+	unplaced, err := l.locate(model, p, o, &s)
+	if err != nil {
 		return Sample{}, err
 	}
-	if err := p.placed(s.Placement); err != nil {
-		return Sample{}, err
-	}
-
 	start := time.Now()
 	s.Started = start.Round(0).UTC() // a wall clock, as it is read back
 	session, err := l.Runtime.NewSession(model, strict(o, s.Placement))
@@ -176,6 +173,9 @@ func (l *Local) Time(ctx context.Context, t Task) (Sample, error) {
 		return Sample{}, err
 	}
 	defer fixed.Close()
+	if unplaced != nil { // and it is not for the model
+		return Sample{}, unplaced
+	}
 
 	runtime.GC()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))

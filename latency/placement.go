@@ -19,6 +19,22 @@ var ErrFallback = errors.New("latency: not on the provider that was asked for")
 // maxPlaced bounds the placements that a Local remembers.
 const maxPlaced = 1024
 
+// locate finds out where the nodes run and holds it against p. Unplaced is
+// what kept it from that; where the model is to blame, the session to time
+// fails as well, and says so better.
+func (l *Local) locate(model []byte, p Protocol, o ort.Options, s *Sample) (unplaced, err error) {
+	s.Placement, unplaced = l.place(model, p, o, s.Fingerprint)
+	switch {
+	case errors.Is(unplaced, ort.ErrProvider):
+		return nil, unplaced
+	case unplaced != nil && p.Fallback >= 1:
+		return nil, nil
+	case unplaced != nil:
+		return unplaced, nil
+	}
+	return nil, p.placed(s.Placement)
+}
+
 // place says where the nodes of a model run, asked once for a model under one
 // protocol. Nil where only the processor was asked for: nothing is to be
 // found out, and nothing is spent.
@@ -33,10 +49,10 @@ func (l *Local) place(model []byte, p Protocol, o ort.Options, fp Fingerprint) (
 	placed, err := l.Runtime.Place(model, o, func(s *ort.Session) (*ort.Fixed, error) {
 		return fix(s, p, new(Sample))
 	})
-	if errors.Is(err, ort.ErrProvider) {
-		return nil, err
-	}
 	if err != nil {
+		if errors.Is(err, ort.ErrProvider) {
+			return nil, err
+		}
 		return nil, fmt.Errorf("latency: where the nodes run: %w", err)
 	}
 	if l.placed == nil || len(l.placed) >= maxPlaced {
