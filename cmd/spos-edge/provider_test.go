@@ -77,6 +77,11 @@ func TestOpenVINO(t *testing.T) {
 	if _, errs, err := measure(stray, "--provider-option", "abacus=1"); err == nil || !strings.Contains(errs, "options map[abacus:1") {
 		t.Errorf("an option that is not there: error %v: %s", err, errs)
 	}
+	for model, want := range map[string]string{"models.py": "does not load", "strings.onnx": "cannot be made up"} {
+		if _, errs, err := measure("../../latency/testdata/" + model); err == nil || !strings.Contains(errs, want) {
+			t.Errorf("%s: error %v, want %q: %s", model, err, want, errs)
+		}
+	}
 	if _, errs, err := measure(stray, "--provider", "xnnpack"); err == nil || !strings.Contains(errs, "was built with cpu, openvino") {
 		t.Errorf("a provider that is not there: error %v: %s", err, errs)
 	}

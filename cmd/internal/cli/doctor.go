@@ -2,6 +2,8 @@ package cli
 
 import (
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +28,9 @@ func NewDoctorCommand() *cobra.Command {
 
 func doctorFunc(cmd *cobra.Command, asJSON bool) error {
 	r := native.Examine()
+	if i := slices.IndexFunc(r.Items, func(it native.Item) bool { return it.Name == "onnxruntime" && it.Found }); i >= 0 {
+		examineRuntime(&r.Items[i])
+	}
 	var err error
 	if asJSON {
 		err = PrintJSON(cmd, r)
@@ -36,4 +41,17 @@ func doctorFunc(cmd *cobra.Command, asJSON bool) error {
 		err = errors.New("something is missing: see the lines above")
 	}
 	return err
+}
+
+// examineRuntime opens the library: whether it loads here, and what it can run on.
+func examineRuntime(it *native.Item) {
+	rt, err := OpenRuntime()
+	if err != nil {
+		it.Problem = err.Error()
+		return
+	}
+	it.Version = rt.Version()
+	if has, err := rt.Providers(); err == nil {
+		it.Detail = "providers: " + strings.Join(has, ", ")
+	}
 }
