@@ -25,7 +25,8 @@ const ManifestProtocol = 1
 // again. As JSON it is the value of the metadata key spos.latency
 // (docs/formats.md); times are milliseconds.
 type Manifest struct {
-	Protocol int      `json:"protocol"` // ManifestProtocol
+	Protocol int      `json:"protocol"`         // ManifestProtocol
+	Device   string   `json:"device,omitempty"` // what it was called; "": where the file was made
 	P50      float64  `json:"p50_ms"`
 	P90      float64  `json:"p90_ms"`
 	Low      float64  `json:"low_ms"` // 95 % interval of P50
@@ -58,6 +59,15 @@ func NewManifest(r Result, limit time.Duration) Manifest {
 	}
 	m.Fingerprint = digest(m.Conditions)
 	return m
+}
+
+// Verdict says whether the limit was kept, [Undecided] where there was none.
+func (m Manifest) Verdict() Verdict {
+	if m.Limit == nil {
+		return Undecided
+	}
+	e := Estimate{Low: fromMilliseconds(m.Low), High: fromMilliseconds(m.High)}
+	return e.Decide(fromMilliseconds(*m.Limit))
 }
 
 // ParseManifest reads the JSON of a manifest. Another protocol than
@@ -110,18 +120,23 @@ func digest(c map[string]string) string {
 func (m Manifest) Write(w io.Writer) error {
 	limit := ""
 	if m.Limit != nil {
-		limit = fmt.Sprintf(", limit %g ms", *m.Limit)
+		limit = fmt.Sprintf(", limit %g ms %v", *m.Limit, m.Verdict())
 	}
-	c := func(key string) string {
+	clean := func(text string) string {
 		return strings.Map(func(r rune) rune {
 			if !unicode.IsPrint(r) {
 				return ' '
 			}
 			return r
-		}, cmp.Or(m.Conditions[key], "unknown"))
+		}, text)
 	}
-	_, err := fmt.Fprintf(w, "latency      p50 %.4g ms, 95 %% interval %.4g–%.4g, at batch %d%s; %d runs in %d sessions, %q\nmeasured on  %s, %s cores, %s; ONNX Runtime %s, %s, threads %s\n",
+	c := func(key string) string { return clean(cmp.Or(m.Conditions[key], "unknown")) }
+	device := ""
+	if m.Device != "" {
+		device = clean(m.Device) + ": "
+	}
+	_, err := fmt.Fprintf(w, "latency      p50 %.4g ms, 95 %% interval %.4g–%.4g, at batch %d%s; %d runs in %d sessions, %q\nmeasured on  %s%s, %s cores, %s; ONNX Runtime %s, %s, threads %s\n",
 		m.P50, m.Low, m.High, m.Batch, limit, m.Runs, m.Sessions, m.Mode,
-		c("cpu"), c("cores"), c("system"), c("runtime"), c("provider"), c("threads"))
+		device, c("cpu"), c("cores"), c("system"), c("runtime"), c("provider"), c("threads"))
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -29,6 +30,11 @@ type exportOptions struct {
 	images   int
 	noVerify bool
 	json     bool
+
+	log *slog.Logger
+	// resolve sets the flags against what the search promised; nil: the file
+	// is not measured.
+	resolve func(*ckpt.Promise) (cli.Pledges, error)
 }
 
 func newExportCommand() *cobra.Command {
@@ -40,7 +46,9 @@ func newExportCommand() *cobra.Command {
 as metadata. Before the file appears, its logits in ONNX Runtime are compared with
 libtorch's on images of the data set. Of a supernet, --arch names the net, whose
 batch-norm statistics are recomputed. With --space the graph gets random weights.
-With --latency the file is measured here and says how fast it is.
+With --latency the file is measured and says how fast it is. Where the search that
+chose the net had a latency limit, or --limit gives one, and the file does not
+surely keep to it, the file is written, says so, and the command fails.
 
 With --pth the weights of a net or of a whole supernet are written for PyTorch
 instead, under the names of a published code base, which loads them.`,
@@ -85,7 +93,8 @@ type exported struct {
 	Arch  arch.Arch `json:"arch"`
 	Bytes int       `json:"bytes"`
 	*verification
-	LatencyMS *search.Interval `json:"latency_ms,omitempty"`
+	LatencyMS *search.Interval `json:"latency_ms,omitempty"` // of the first device
+	Devices   []cli.Promised   `json:"devices,omitempty"`
 }
 
 func exportFunc(cmd *cobra.Command, from string, o exportOptions) error {
@@ -93,16 +102,22 @@ func exportFunc(cmd *cobra.Command, from string, o exportOptions) error {
 		out exported
 		err error
 	)
+	if o.log, err = cli.Logger(cmd, cmd.ErrOrStderr()); err != nil {
+		return err
+	}
+	o.resolve = func(p *ckpt.Promise) (cli.Pledges, error) {
+		return o.random.Promise.Resolve(cmd, p, o.random.Batch, o.log)
+	}
 	if o.noVerify {
 		out, err = exportUnverified(cmd.Context(), from, o)
 	} else {
 		out, err = exportVerified(cmd.Context(), from, o)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, cli.ErrPromise) {
 		return err
 	}
 	if o.json {
-		return cli.PrintJSON(cmd, out)
+		return errors.Join(cli.PrintJSON(cmd, out), err)
 	}
 	w := cmd.OutOrStdout()
 	fmt.Fprintf(w, "%s: %s of %s, %d bytes\n", out.Path, out.Arch, out.Space, out.Bytes)
@@ -113,10 +128,8 @@ func exportFunc(cmd *cobra.Command, from string, o exportOptions) error {
 		}
 		fmt.Fprintf(w, "logits within %.2g of libtorch's on %d %s, same class on %.2f %%\n", out.MaxAbs, out.Images, what, 100*out.Agree)
 	}
-	if l := out.LatencyMS; l != nil {
-		fmt.Fprintf(w, "takes %.3f ms (95 %% interval %.3f–%.3f) on this machine\n", l.P50, l.Low, l.High)
-	}
-	return nil
+	cli.WritePromised(w, out.Devices)
+	return err
 }
 
 // build makes the ONNX file of a checkpoint's net.
@@ -144,25 +157,44 @@ func (o exportOptions) build(c *ckpt.Checkpoint, n *arch.Net, stats export.Stats
 	return export.Marshal(m)
 }
 
-// write measures the file where that was asked for, and writes it.
-func (o exportOptions) write(ctx context.Context, n *arch.Net, file []byte, v *verification) (exported, error) {
+// promised is what the search that chose the net promised.
+func (o exportOptions) promised(c *ckpt.Checkpoint) *ckpt.Promise {
+	if p := cli.PromiseOf(o.random.Arch); p != nil {
+		return p
+	}
+	return c.State.Lineage.Promise
+}
+
+// pledges is known before anything is computed, for what cannot be meant to
+// be said at once.
+func (o exportOptions) pledges(c *ckpt.Checkpoint) (cli.Pledges, error) {
+	if o.resolve == nil {
+		return cli.Pledges{}, nil
+	}
+	return o.resolve(o.promised(c))
+}
+
+// write measures the file where that was asked for, and writes it. A file
+// that misses its limit is written too, with an error that wraps
+// [cli.ErrPromise].
+func (o exportOptions) write(ctx context.Context, n *arch.Net, file []byte, v *verification, pledges cli.Pledges) (exported, error) {
 	out := exported{Path: o.out, Space: n.Space, Arch: n.Arch, verification: v}
-	if o.random.Latency {
-		rt, err := cli.OpenRuntime()
-		if err != nil {
+	var broken error
+	if pledges.Measures() {
+		stamped, found, err := pledges.Prove(ctx, o.random.Promise.Devices, o.out, file, o.log)
+		if broken = err; stamped == nil {
 			return exported{}, err
 		}
-		stamped, r, err := cli.MeasurePromise(ctx, rt, o.out, file, o.random.Batch)
-		if err != nil {
-			return exported{}, err
-		}
-		file, out.LatencyMS = stamped, new(cli.Interval(r.Estimate))
+		file, out.Devices, out.LatencyMS = stamped, found, &found[0].Latency
 	}
 	out.Bytes = len(file)
 	if err := os.MkdirAll(filepath.Dir(o.out), 0o755); err != nil {
 		return exported{}, err
 	}
-	return out, export.Write(o.out, file)
+	if err := export.Write(o.out, file); err != nil {
+		return exported{}, err
+	}
+	return out, broken
 }
 
 func exportUnverified(ctx context.Context, from string, o exportOptions) (exported, error) {
@@ -181,11 +213,15 @@ func exportUnverified(ctx context.Context, from string, o exportOptions) (export
 	if err != nil {
 		return exported{}, err
 	}
+	pledges, err := o.pledges(c)
+	if err != nil {
+		return exported{}, err
+	}
 	file, err := o.build(c, n, nil)
 	if err != nil {
 		return exported{}, err
 	}
-	return o.write(ctx, n, file, nil)
+	return o.write(ctx, n, file, nil, pledges)
 }
 
 func exportVerified(ctx context.Context, from string, o exportOptions) (exported, error) {
@@ -251,6 +287,10 @@ func (r *restored) chosen(ctx context.Context, m *supernet.Supernet, digits stri
 }
 
 func exportModel(ctx context.Context, r *restored, m *supernet.Supernet, n *arch.Net, stats supernet.Stats, o exportOptions) (exported, error) {
+	pledges, err := o.pledges(r.ckpt)
+	if err != nil {
+		return exported{}, err
+	}
 	rt, err := cli.OpenRuntime()
 	if err != nil {
 		return exported{}, err
@@ -281,7 +321,7 @@ func exportModel(ctx context.Context, r *restored, m *supernet.Supernet, n *arch
 		return exported{}, err
 	}
 	v.Noise = r.sets == nil
-	return o.write(ctx, n, text, &v)
+	return o.write(ctx, n, text, &v, pledges)
 }
 
 // moments lets export read a supernet's statistics.

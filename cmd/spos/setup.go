@@ -31,6 +31,8 @@ type setup struct {
 	sets  *data.Sets
 	space *arch.Space
 	net   *arch.Net // nil for a supernet
+	// promise is what the search that chose the net promised; nil for nothing.
+	promise *ckpt.Promise
 }
 
 // openSetup opens what cfg names. The caller closes sets.
@@ -70,6 +72,7 @@ func openSetupIn(ctx context.Context, cfg config.Train, space *arch.Space) (_ *s
 		if s.net, err = s.space.Net(a); err != nil {
 			return nil, err
 		}
+		s.promise = cli.PromiseOf(cfg.Arch)
 	}
 	return s, nil
 }
@@ -149,7 +152,7 @@ func (s *setup) state(step int64) (ckpt.State, error) {
 	st := ckpt.State{
 		Space: ckpt.Space{Name: s.space.Name, Text: string(text)}, Step: step,
 		Config: cfg.String(), Recipe: recipe, Labels: s.sets.Classes,
-		Lineage: ckpt.Lineage{Code: cli.Version, Seed: s.cfg.Seed},
+		Lineage: ckpt.Lineage{Code: cli.Version, Seed: s.cfg.Seed, Promise: s.promise},
 	}
 	if s.net != nil {
 		st.Arch = string(s.net.Arch)

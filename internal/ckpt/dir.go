@@ -81,6 +81,23 @@ type Lineage struct {
 	Code   string    `json:"code,omitempty"`   // version of the program
 	Seed   uint64    `json:"seed"`
 	Time   time.Time `json:"time"` // when it was saved
+	// Promise is what the search that chose the net promised of its latency.
+	Promise *Promise `json:"promise,omitempty"`
+}
+
+// Promise is what the latency of a net is to stay below, and how that is
+// measured; what is zero is as usual.
+type Promise struct {
+	Limits  []Limit `json:"limits"`
+	Mode    string  `json:"mode,omitempty"`
+	Batch   int     `json:"batch,omitempty"`
+	Threads int     `json:"threads,omitempty"`
+}
+
+// Limit is that of one device; 0 is none.
+type Limit struct {
+	Device string  `json:"device"`
+	MS     float64 `json:"limit_ms,omitempty"`
 }
 
 // In tells whether the checkpoint belongs to a space, given as in [Space].

@@ -17,8 +17,8 @@ type ExportRandom struct {
 	Seed  uint64
 	Batch int
 	Opset int
-	// Latency is to be measured here and kept in the file's metadata.
-	Latency bool
+	// Promise is what the file is to say of its latency.
+	Promise PromiseFlags
 }
 
 // Flags adds the flags that choose the net, the shape of the graph and what
@@ -30,7 +30,7 @@ func (o *ExportRandom) Flags(cmd *cobra.Command) {
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of random weights")
 	f.IntVar(&o.Batch, "batch", 0, "images a run (default: any number)")
 	f.IntVar(&o.Opset, "opset", export.DefaultOpset, "ONNX operator set")
-	f.BoolVar(&o.Latency, "latency", false, "measure the file on this machine and keep the result in its metadata")
+	o.Promise.Add(cmd)
 	flagSpace(cmd, "space")
 	_ = cmd.RegisterFlagCompletionFunc("arch", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return networksOf(o.Space), cobra.ShellCompDirectiveDefault
@@ -54,26 +54,29 @@ func (o *ExportRandom) Run(cmd *cobra.Command, out string) error {
 	if err != nil {
 		return err
 	}
-	if o.Latency {
-		if file, err = o.promise(cmd, out, file); err != nil {
+	log, err := Logger(cmd, cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	pledges, err := o.Promise.Resolve(cmd, PromiseOf(o.Arch), o.Batch, log)
+	if err != nil {
+		return err
+	}
+	var found []Promised
+	var broken error
+	if pledges.Measures() {
+		file, found, err = pledges.Prove(cmd.Context(), o.Promise.Devices, out, file, log)
+		if broken = err; file == nil {
 			return err
 		}
 	}
 	if err := export.Write(out, file); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s of %s with random weights\n", out, n.Arch, n.Space)
-	return err
-}
-
-// promise measures the file that is to be written.
-func (o *ExportRandom) promise(cmd *cobra.Command, name string, file []byte) ([]byte, error) {
-	rt, err := OpenRuntime()
-	if err != nil {
-		return nil, err
-	}
-	file, _, err = MeasurePromise(cmd.Context(), rt, name, file, o.Batch)
-	return file, err
+	w := cmd.OutOrStdout()
+	fmt.Fprintf(w, "%s: %s of %s with random weights\n", out, n.Arch, n.Space)
+	WritePromised(w, found)
+	return broken
 }
 
 // NewExportCommand is spos-edge's `export`: random weights only.

@@ -41,18 +41,20 @@ compared with the net they say they hold.`,
 	return cmd
 }
 
-// writePromise prints the latency that a file's metadata holds, if it does.
+// writePromise prints the latencies that a file's metadata holds, if it does.
 func writePromise(cmd *cobra.Command, metadata map[string]string) error {
-	text, ok := metadata[export.KeyLatency]
-	if !ok {
-		return nil
-	}
 	w := cmd.OutOrStdout()
-	fmt.Fprintln(w)
-	m, err := latency.ParseManifest(text)
-	if err != nil {
-		_, err = fmt.Fprintf(w, "latency      not understood: %v\n", err)
-		return err
+	for _, key := range latencyKeys(metadata) {
+		fmt.Fprintln(w)
+		m, err := latency.ParseManifest(metadata[key])
+		if err != nil {
+			_, err = fmt.Fprintf(w, "latency      not understood: %v\n", err)
+		} else {
+			err = m.Write(w)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return m.Write(w)
+	return nil
 }

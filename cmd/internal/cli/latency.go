@@ -15,7 +15,7 @@ import (
 // NewLatencyCommand is `latency`.
 func NewLatencyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "latency", Short: "Latency on this device: measure ONNX models"}
-	cmd.AddCommand(newLatencyMeasureCommand(), newLatencyReportCommand())
+	cmd.AddCommand(newLatencyMeasureCommand(), newLatencyReportCommand(), newLatencyVerifyCommand())
 	return cmd
 }
 
