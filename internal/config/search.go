@@ -83,6 +83,12 @@ type Latency struct {
 	Warmup   int    `yaml:"warmup,omitempty"`   // runs thrown away, at least
 	Runs     int    `yaml:"runs,omitempty"`     // timed runs of a session
 	Sessions int    `yaml:"sessions,omitempty"` // of a candidate
+	// Provider is the execution provider of ONNX Runtime, with options in its
+	// own spelling. Fallback is which part of a net's nodes, and of their time,
+	// may run elsewhere: zero is none.
+	Provider        string            `yaml:"provider,omitempty" json:",omitempty"`
+	ProviderOptions map[string]string `yaml:"provider_options,omitempty" json:",omitempty"`
+	Fallback        float64           `yaml:"fallback,omitempty" json:",omitempty"`
 	// Devices are where to measure, the first one first. Empty: the devices
 	// that have a limit, or this machine.
 	Devices []string `yaml:"devices,omitempty" json:",omitempty"`
@@ -128,6 +134,9 @@ func (s Search) Validate() error {
 		return fmt.Errorf("latency.mode: %q is none of hot, paced, cold", l.Mode)
 	case l.Batch < 0 || l.Threads < 0 || l.Warmup < 0 || l.Runs < 0 || l.Sessions < 0:
 		return errors.New("latency: batch, threads, warmup, runs, sessions: none may be negative")
+	}
+	if !(l.Fallback >= 0 && l.Fallback <= 1) {
+		return fmt.Errorf("latency.fallback: %v is not between 0 and 1", l.Fallback)
 	}
 	if err := s.devices(); err != nil {
 		return err

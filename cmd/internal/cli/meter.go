@@ -44,6 +44,7 @@ func NewMeter(s *arch.Space, r latency.Runner, c config.Latency, log *slog.Logge
 	if c.Sessions > 0 {
 		p.Sessions = c.Sessions
 	}
+	p.Session.Provider, p.Session.ProviderConfig, p.Fallback = c.Provider, c.ProviderOptions, c.Fallback
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}

@@ -2,12 +2,11 @@ package cli
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"spos/internal/config"
 	"spos/internal/ort"
 	"spos/latency"
 )
@@ -33,30 +32,35 @@ func (p *ProviderFlags) Add(cmd *cobra.Command) {
 
 // Apply puts what the flags say into a protocol.
 func (p *ProviderFlags) Apply(to *latency.Protocol) error {
+	var c config.Latency
+	if err := p.Configure(&c); err != nil {
+		return err
+	}
+	to.Session.Provider, to.Session.ProviderConfig, to.Fallback = c.Provider, c.ProviderOptions, c.Fallback
+	return nil
+}
+
+// Configure puts it into the protocol of a search.
+func (p *ProviderFlags) Configure(to *config.Latency) error {
 	if !(p.minShare >= 0 && p.minShare <= 1) {
 		return fmt.Errorf("--min-share %v is not between 0 and 1", p.minShare)
 	}
-	config := maps.Clone(to.Session.ProviderConfig)
+	name := ort.ProviderName(p.name)
+	if name == ort.CPU {
+		if len(p.options) > 0 {
+			return fmt.Errorf("--provider-option: the cpu provider has none; name another with --provider (%s)", strings.Join(ort.Providers(), ", "))
+		}
+		return nil // which is as everything that names none
+	}
+	options := map[string]string{}
 	for _, option := range p.options {
-		name, value, ok := strings.Cut(option, "=")
-		if !ok || name == "" {
+		key, value, ok := strings.Cut(option, "=")
+		if !ok || key == "" {
 			return fmt.Errorf("--provider-option %q is not NAME=VALUE", option)
 		}
-		if config == nil {
-			config = map[string]string{}
-		}
-		config[name] = value
+		options[key] = value
 	}
-	name := ort.ProviderName(p.name)
-	if name == ort.CPU && len(p.options) > 0 {
-		return fmt.Errorf("--provider-option: the cpu provider has none; name another with --provider (%s)",
-			strings.Join(slices.DeleteFunc(ort.Providers(), func(n string) bool { return n == ort.CPU }), ", "))
-	}
-	to.Session.Provider, to.Session.ProviderConfig = name, config
-	if name == ort.CPU {
-		to.Session.Provider = "" // as everything that names none
-	}
-	to.Fallback = 1 - p.minShare
+	to.Provider, to.ProviderOptions, to.Fallback = name, options, 1-p.minShare
 	if p.fallback {
 		to.Fallback = 1
 	}

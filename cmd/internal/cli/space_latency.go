@@ -35,6 +35,7 @@ type spaceLatencyOptions struct {
 	samples   bool
 	asJSON    bool
 	devices   DeviceFlags
+	provider  ProviderFlags
 }
 
 func newSpaceLatencyCommand() *cobra.Command {
@@ -79,6 +80,7 @@ one with more nets or other limits measures only what is new.`,
 	f.BoolVar(&o.samples, "samples", false, "with --json: every net as well")
 	jsonFlag(cmd, &o.asJSON)
 	o.devices.Add(cmd, true)
+	o.provider.Add(cmd)
 	_ = cmd.MarkFlagDirname("work-dir")
 	_ = cmd.RegisterFlagCompletionFunc("within", completeQuantity)
 	_ = cmd.RegisterFlagCompletionFunc("choices", cobra.NoFileCompletions)
@@ -248,6 +250,9 @@ func (d *dryRun) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, release()) }()
 	devices = Watch(devices, d.p.Log, nil)
 	how := config.Latency{Mode: d.mode, Threads: d.threads, Batch: d.batch}
+	if err := d.provider.Configure(&how); err != nil {
+		return err
+	}
 	if d.gauges, err = NewGauges(d.space, devices, make([]config.DeviceLimit, len(devices)), how, d.p.Log); err != nil {
 		return err
 	}
