@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
@@ -27,8 +29,8 @@ func newLatencyReportCommand() *cobra.Command {
 in the order it ran, distributions, the device's drift, predicted against measured.
 
 An INPUT is what spos latency measure --json --samples printed, a table that spos
-latency table wrote, the latency.jsonl of a search, or the directory of the run that
-has one. "-" is standard input.`,
+latency table wrote, the latency.jsonl of a search, or the directory of a run, with the
+measurements of every device. "-" is standard input.`,
 		Example: `  spos latency measure --json --samples *.onnx > lat.json
   spos latency report lat.json -o lat.html
   spos latency report runs/search1 -o search1.html --title "Camera, limit 8 ms"`,
@@ -47,12 +49,13 @@ has one. "-" is standard input.`,
 }
 
 func latencyReportFunc(cmd *cobra.Command, args []string, o reportOptions) error {
-	inputs := make([]latencyreport.Input, len(args))
-	for i, arg := range args {
-		var err error
-		if inputs[i], err = openReportInput(arg, cmd.InOrStdin()); err != nil {
+	var inputs []latencyreport.Input
+	for _, arg := range args {
+		more, err := openReportInputs(arg, cmd.InOrStdin())
+		if err != nil {
 			return err
 		}
+		inputs = append(inputs, more...)
 	}
 	report := latencyreport.New(o.title, inputs)
 	report.Foot = "Written by spos " + Version + ". Intervals are 95 % intervals of the median."
@@ -66,23 +69,50 @@ func latencyReportFunc(cmd *cobra.Command, args []string, o reportOptions) error
 	return nil
 }
 
-// openReportInput reads a file, standard input, or a run's journal.
-func openReportInput(arg string, stdin io.Reader) (latencyreport.Input, error) {
+// openReportInputs reads a file, standard input, or the journals of a run.
+func openReportInputs(arg string, stdin io.Reader) ([]latencyreport.Input, error) {
 	if arg == "-" {
 		text, err := io.ReadAll(stdin)
 		if err != nil {
-			return latencyreport.Input{}, fmt.Errorf("read standard input: %w", err)
+			return nil, fmt.Errorf("read standard input: %w", err)
 		}
-		return latencyreport.Read("standard input", text)
+		in, err := latencyreport.Read("standard input", text)
+		return []latencyreport.Input{in}, err
 	}
-	path := arg
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		path = filepath.Join(path, latencyreport.Journal)
+	paths := []string{arg}
+	if info, err := os.Stat(arg); err == nil && info.IsDir() {
+		if paths, err = journals(arg); err != nil {
+			return nil, err
+		}
 	}
-	text, err := os.ReadFile(path)
+	inputs := make([]latencyreport.Input, len(paths))
+	for i, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("read measurements: %w", err)
+		}
+		if inputs[i], err = latencyreport.Read(filepath.ToSlash(path), text); err != nil {
+			return nil, err
+		}
+	}
+	return inputs, nil
+}
+
+// journals are those that [Gauges.Remember] makes in a run's directory.
+func journals(dir string) (paths []string, err error) {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return latencyreport.Input{}, WithHint(fmt.Errorf("read measurements: %w", err),
-			"give what spos latency measure --json --samples printed, a latency table, or a "+latencyreport.Journal)
+		return nil, fmt.Errorf("read run: %w", err)
 	}
-	return latencyreport.Read(filepath.ToSlash(arg), text)
+	for _, e := range entries {
+		if name := e.Name(); name == latencyreport.Journal || strings.HasPrefix(name, "latency-") && strings.HasSuffix(name, ".jsonl") {
+			paths = append(paths, filepath.Join(dir, name))
+		}
+	}
+	if len(paths) == 0 {
+		return nil, WithHint(fmt.Errorf("%s: no measurements: it has no %s", dir, latencyreport.Journal),
+			"give the directory of a search, what spos latency measure --json --samples printed, or a latency table")
+	}
+	slices.Sort(paths)
+	return paths, nil
 }

@@ -37,6 +37,9 @@ func TestLatencyReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := run(t.TempDir(), "-o", out); err == nil || !strings.Contains(err.Error(), "it has no latency.jsonl") {
+		t.Errorf("an empty directory: %v", err)
+	}
 	for _, wanted := range []string{"<h1>A &amp; B</h1>", "<td>net</td>", "<td>piped</td>", "standard input"} {
 		if !strings.Contains(string(text), wanted) {
 			t.Errorf("the report lacks %q", wanted)

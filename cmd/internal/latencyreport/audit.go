@@ -11,6 +11,8 @@ import (
 // auditedTable is a latency table as far as a report shows it.
 type auditedTable struct {
 	name    string
+	level   page.Level
+	summary string      // in a few words
 	facts   []page.Fact // the audit's numbers
 	verdict []string
 	held    []auditedNet // measured for the audit alone
@@ -85,8 +87,8 @@ func (t auditedTable) dots(add func(d *page.Dots, n auditedNet)) []page.Mark {
 		d    page.Dots
 		nets []auditedNet
 	}{
-		{page.Dots{Name: "variants of one net that the table is made of", Tone: page.Pale}, t.inSitu},
-		{page.Dots{Name: "whole nets that it is made of", Tone: page.Orange, Form: page.Cross}, t.made},
+		{page.Dots{Name: "variants of one net, likewise", Tone: page.Pale}, t.inSitu},
+		{page.Dots{Name: "whole nets that it was fitted to", Tone: page.Orange, Form: page.Cross}, t.made},
 		{page.Dots{Name: "held out", Tone: page.Blue, Form: page.Diamond}, t.held},
 	}
 	total := len(t.held) + len(t.made) + len(t.inSitu)

@@ -266,13 +266,23 @@ func hostWords(h latency.Host) string {
 	add(h.Kernel, "kernel %s")
 	add(h.Governor, "governor %s")
 	add(h.Turbo, "turbo %s")
+	add(h.SMT, "threads sharing a core %s")
+	add(h.HugePages, "huge pages %s")
 	add(h.Quota, "limited to %s processors by the control group")
+	add(h.Memory, "memory limited to %s")
 	return shortenTo(strings.Join(words, ", "), 600)
+}
+
+func build(id string) string {
+	if id == "" {
+		return ""
+	}
+	return " (build " + id + ")"
 }
 
 func settingWords(s latency.Setting) string {
 	words := []string{
-		"ONNX Runtime " + cmp.Or(s.Runtime, "of unknown version"), cmp.Or(s.Provider, "unknown provider"),
+		"ONNX Runtime " + cmp.Or(s.Runtime, "of unknown version") + build(s.Build), cmp.Or(s.Provider, "unknown provider"),
 		"graph level " + string(s.GraphLevel), count(s.Threads, "thread", "threads"),
 	}
 	if len(s.Affinity) > 0 {

@@ -179,7 +179,7 @@ func TestAudit(t *testing.T) {
 		t.Fatal(err)
 	}
 	contains(t, b.String(), "MAPE", "1.3 %", "use it", "predicted, ms", "measured, ms", "error, %",
-		"0<1: predicted 1.020 ms (0.989 to 1.051), measured 1.000 ms (0.990 to 1.010), +2.0 %", "held out", "whole nets that it is made of")
+		"0<1: predicted 1.020 ms (0.989 to 1.051), measured 1.000 ms (0.990 to 1.010), +2.0 %", "held out", "whole nets that it was fitted to")
 	if n := strings.Count(b.String(), `<path class="diamond blue" `); n != 2*3 {
 		t.Errorf("%d diamonds, want two nets and the legend in two pictures", n)
 	}

@@ -68,7 +68,7 @@ func (d Dots) draw(p *plane) {
 			d.one(&all, p.x.at(x), p.y.at(y))
 		}
 	}
-	p.shape("thin "+string(d.Tone), whiskers, "")
+	p.shape("whisker "+string(d.Tone), whiskers, "")
 	p.shape("arrow "+string(d.Tone), arrows, "beyond the axis")
 	p.shape(d.class(), all, "")
 	if d.Titles == nil {

@@ -152,7 +152,7 @@ func TestPlaces(t *testing.T) {
 	for class, want := range map[string][]string{
 		"dot blue":        {"M50 182h0M368 10h0M209 96h0"},
 		"arrow blue":      {"M209 10l-3.5 7h7zM209 182l-3.5 -7h7z"},
-		"thin red":        {"M209 139V53M129.5 96H368"},
+		"whisker red":     {"M209 139V53M129.5 96H368"},
 		"speck red":       {"M209 96h0"},
 		"fill band green": {"M50 139H368V10H50z"},
 		"line grey":       {"M209 10V182"},
