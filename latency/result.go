@@ -98,7 +98,8 @@ func newResults(models []Model, samples [][]Sample, p Protocol) []Result {
 	for i, m := range models {
 		busy := contention(samples[i])
 		results[i] = Result{
-			Model: m.Name, Mode: p.Mode, Fingerprint: samples[i][0].Fingerprint, Warnings: warnings(samples[i], p), Samples: samples[i],
+			Model: m.Name, Mode: p.Mode, Fingerprint: samples[i][0].Fingerprint, Placement: samples[i][0].Placement,
+			Warnings: warnings(samples[i], p), Samples: samples[i],
 			Estimate: estimate(runs[i], math.Hypot(spread[i], driftBusy*busy), math.Hypot(driftAtRest, driftBusy*busy)),
 		}
 	}
