@@ -35,7 +35,9 @@ type Agent struct {
 	CoolMost  time.Duration
 	Root      fs.FS        // where /sys is read; nil means "/"
 	Log       *slog.Logger // needed
-	Changed   func()       // called when the status has changed; nil: nobody wants to know
+	// Changed is called when the status has changed in a way that people would
+	// want to hear of; a task that begins or ends is none. nil: nobody does.
+	Changed func()
 
 	once   sync.Once
 	turn   chan struct{} // holds one token: who has it has the device
@@ -356,7 +358,9 @@ func (a *Agent) pause(on bool) {
 		a.resume = nil
 	}
 	a.mu.Unlock()
-	a.change(func(*AgentStatus) {})
+	if a.Changed != nil {
+		a.Changed()
+	}
 }
 
 func (a *Agent) enter(s AgentState) {
@@ -365,13 +369,18 @@ func (a *Agent) enter(s AgentState) {
 
 func (a *Agent) change(f func(*AgentStatus)) {
 	a.mu.Lock()
+	before := a.status
 	f(&a.status)
 	a.acted = time.Now()
+	rests := resting(before.State) || resting(a.status.State)
+	news := rests && a.status.State != before.State || a.status.Drift != before.Drift || a.status.Fingerprint.Key() != before.Fingerprint.Key()
 	a.mu.Unlock()
-	if a.Changed != nil {
+	if news && a.Changed != nil {
 		a.Changed()
 	}
 }
+
+func resting(s AgentState) bool { return s == AgentCooling || s == AgentDrifted || s == AgentPaused }
 
 // fail makes Run end.
 func (a *Agent) fail(err error) {

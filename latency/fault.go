@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"spos/internal/ort"
 )
 
 // Reason says what about a model keeps it from being timed.
@@ -41,8 +43,11 @@ func (e *ModelError) Error() string {
 func (e *ModelError) Unwrap() error { return e.Err }
 
 // modelFault is err as a fault of the model; what the runtime says of memory
-// decides over the reason.
+// decides over the reason. A provider that is not there is nobody's fault.
 func modelFault(reason Reason, err error) error {
+	if errors.Is(err, ort.ErrProvider) {
+		return fmt.Errorf("latency: %w", err)
+	}
 	if outOfMemory(err.Error()) {
 		reason = NoMemory
 	}

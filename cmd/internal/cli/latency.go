@@ -15,7 +15,8 @@ import (
 // NewLatencyCommand is `latency`.
 func NewLatencyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "latency", Short: "Latency on this device: measure ONNX models"}
-	cmd.AddCommand(newLatencyMeasureCommand(), newLatencyReportCommand(), newLatencyVerifyCommand())
+	cmd.AddCommand(newLatencyChildCommand(), newLatencyDevicesCommand(), newLatencyMeasureCommand(), newLatencyReportCommand(),
+		newLatencyVerifyCommand())
 	return cmd
 }
 
@@ -32,6 +33,7 @@ type measureOptions struct {
 	noPin    bool
 	noSpin   bool
 	store    bool
+	device   DeviceFlags
 	provider ProviderFlags
 }
 
@@ -48,6 +50,7 @@ With --store the result is kept in each file's metadata: spos serve shows it bes
 the latency that it serves, and says when this is not the machine it was measured on.`,
 		Example: `  spos latency measure a.onnx b.onnx
   spos latency measure model.onnx --mode paced --gap 20ms --json
+  spos latency measure model.onnx --device pi5 --fleet nats://host:4222
   spos latency measure model.onnx --provider openvino --provider-option device_type=GPU
   spos latency measure models/shufflenet/1/model.onnx --store`,
 		Args: cobra.MinimumNArgs(1),
@@ -72,6 +75,7 @@ the latency that it serves, and says when this is not the machine it was measure
 	f.BoolVar(&o.noSpin, "no-spin", false, "idle threads sleep, as they do under spos serve")
 	f.BoolVar(&o.store, "store", false, "keep the result in the files' metadata")
 	o.provider.Add(cmd)
+	o.device.Add(cmd, false)
 	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"hot", "paced", "cold"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -100,10 +104,15 @@ func latencyMeasureFunc(cmd *cobra.Command, paths []string, o measureOptions) er
 	if err != nil {
 		return err
 	}
-	rt, err := OpenRuntime()
+	log, err := Logger(cmd, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
+	devices, release, err := o.device.Open(cmd.Context(), "", log)
+	if err != nil {
+		return err
+	}
+	defer release()
 	models := make([]latency.Model, len(paths))
 	for i, path := range paths {
 		text, err := os.ReadFile(path)
@@ -112,7 +121,7 @@ func latencyMeasureFunc(cmd *cobra.Command, paths []string, o measureOptions) er
 		}
 		models[i] = latency.Model{Name: filepath.ToSlash(path), Bytes: text}
 	}
-	results, err := latency.MeasureAll(cmd.Context(), &latency.Local{Runtime: rt}, models, p)
+	results, err := latency.MeasureAll(cmd.Context(), devices[0], models, p)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,180 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"spos/internal/fleet"
+	"spos/latency"
+)
+
+type devicesOptions struct {
+	fleet         FleetFlags
+	pause, resume []string
+	json          bool
+}
+
+func newLatencyDevicesCommand() *cobra.Command {
+	var o devicesOptions
+	cmd := &cobra.Command{
+		Use:   "devices --fleet nats://HOST:4222",
+		Short: "List the devices of a fleet: what they are, what they do, how steady they are",
+		Long: `List the devices of a fleet. The drift is how much longer the agent's own network
+took when it was last measured than when the agent started; beyond 3 % the device
+rests, and what it measures carries a warning.
+
+--pause has a device take no more work until --resume: what is asked of it waits.`,
+		Example: `  spos latency devices --fleet nats://host:4222
+  spos latency devices --json
+  spos latency devices --pause pi5`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return latencyDevicesFunc(cmd, o)
+		},
+	}
+	o.fleet.Add(cmd, "fleet")
+	jsonFlag(cmd, &o.json)
+	f := cmd.Flags()
+	f.StringSliceVar(&o.pause, "pause", nil, "have this device take no more work")
+	f.StringSliceVar(&o.resume, "resume", nil, "have it work again")
+	complete := func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return (&DeviceFlags{fleet: o.fleet}).complete(cmd, args, typed)
+	}
+	_ = cmd.RegisterFlagCompletionFunc("pause", complete)
+	_ = cmd.RegisterFlagCompletionFunc("resume", complete)
+	return cmd
+}
+
+// listedDevice is a line of the list.
+type listedDevice struct {
+	Name        string               `json:"name"`
+	State       string               `json:"state"`
+	Queue       int                  `json:"queue"` // tasks that wait, the one in work among them
+	Seen        float64              `json:"seen_s_ago"`
+	Version     string               `json:"version,omitempty"`
+	Fingerprint *latency.Fingerprint `json:"fingerprint,omitempty"`
+	Tasks       int                  `json:"tasks"`           // answered since the agent started
+	Drift       *float64             `json:"drift,omitempty"` // 0.01: the sentinel takes 1 % longer than at first
+	Looked      float64              `json:"drift_s_ago,omitempty"`
+	SentinelMS  float64              `json:"sentinel_ms,omitempty"`
+	Celsius     float64              `json:"celsius,omitempty"`
+}
+
+func latencyDevicesFunc(cmd *cobra.Command, o devicesOptions) error {
+	log, err := Logger(cmd, cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	conn, err := o.fleet.Connect(cmd.Context(), clientName(), log)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := o.setPauses(cmd.Context(), conn, log); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Second)
+	defer cancel()
+	present, err := conn.Devices(ctx)
+	if err != nil {
+		return err
+	}
+	list := make([]listedDevice, len(present))
+	for i, p := range present {
+		list[i] = listDevice(p)
+	}
+	if o.json {
+		return PrintJSON(cmd, list)
+	}
+	return writeDevices(cmd.OutOrStdout(), list)
+}
+
+// setPauses waits for the device's answer, though not for a device that is
+// away.
+func (o *devicesOptions) setPauses(ctx context.Context, conn *fleet.Conn, log *slog.Logger) error {
+	for _, pause := range []bool{true, false} {
+		names := o.resume
+		if pause {
+			names = o.pause
+		}
+		for _, name := range names {
+			r := latency.Remote{Courier: conn, Name: name, Version: Version, Timeout: 10 * time.Second, Log: log}
+			if err := r.SetPause(ctx, pause); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func listDevice(p fleet.Presence) listedDevice {
+	d := listedDevice{Name: p.Name, State: string(p.State), Queue: p.Queue, Seen: p.Age.Seconds()}
+	var s latency.AgentStatus
+	if json.Unmarshal(p.Info, &s) != nil || s.Version == "" {
+		return d // one that has not spoken, or of another kind
+	}
+	if p.State == fleet.Idle || p.State == fleet.Busy {
+		d.State = string(s.State)
+	}
+	d.Version, d.Tasks, d.Celsius, d.SentinelMS = s.Version, s.Tasks, s.Celsius, latency.Milliseconds(s.Sentinel)
+	if s.Fingerprint.Host.Arch != "" {
+		d.Fingerprint = &s.Fingerprint
+	}
+	if s.Drift != 0 {
+		d.Drift, d.Looked = new(s.Drift-1), (s.LookedAgo + p.Age).Seconds()
+	}
+	return d
+}
+
+func writeDevices(w io.Writer, list []listedDevice) error {
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(w, "no devices: start one with spos-edge agent --connect nats://HOST:4222 --name NAME")
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "name\tstate\tqueue\tdrift\tseen\tversion\tdevice")
+	for _, d := range list {
+		drift, seen := "–", "–"
+		if d.Drift != nil {
+			drift = fmt.Sprintf("%+.1f %%, %s ago", 100**d.Drift, inSeconds(d.Looked))
+		}
+		if d.State != string(fleet.Unseen) {
+			seen = inSeconds(d.Seen) + " ago"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", d.Name, d.State, d.Queue, drift, seen, cmp.Or(d.Version, "–"), deviceWords(d))
+	}
+	return t.Flush()
+}
+
+func inSeconds(s float64) string { return time.Duration(s * 1e9).Round(time.Second).String() }
+
+// deviceWords is a fingerprint for people.
+func deviceWords(d listedDevice) string {
+	if d.Fingerprint == nil {
+		return "–"
+	}
+	h, s := d.Fingerprint.Host, d.Fingerprint.Session
+	words := []string{cmp.Or(h.CPU, "processor unknown"), fmt.Sprintf("%d cores", h.Cores), h.Arch, "ONNX Runtime " + s.Runtime}
+	if len(s.Affinity) > 0 {
+		words = append(words, fmt.Sprintf("on processor %v", s.Affinity[0]))
+	}
+	if h.Governor != "" {
+		words = append(words, "governor "+h.Governor)
+	}
+	if h.Quota != "" {
+		words = append(words, "quota "+h.Quota)
+	}
+	if d.Celsius != 0 {
+		words = append(words, fmt.Sprintf("%.0f °C", d.Celsius))
+	}
+	return strings.Join(words, ", ")
+}
