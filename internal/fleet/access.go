@@ -92,7 +92,7 @@ func (g Grant) check() error {
 	}
 	if digest, ok := strings.CutPrefix(g.Key, "sha256:"); ok {
 		if b, err := hex.DecodeString(digest); err != nil || len(b) != sha256.Size {
-			return fmt.Errorf("key of %s: want 64 hexadecimal digits after sha256:", g.Name)
+			return fmt.Errorf("key of %s: after sha256: want 64 hexadecimal digits", g.Name)
 		}
 		return nil
 	}

@@ -108,7 +108,7 @@ func serverOptions(o BrokerOptions) (*server.Options, error) {
 			opts.Port = server.RANDOM_PORT
 		}
 		// The server only logs that a port is taken.
-		l, err := net.Listen("tcp", o.Listen)
+		l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", o.Listen)
 		if err != nil {
 			return nil, fmt.Errorf("fleet: %w", err)
 		}

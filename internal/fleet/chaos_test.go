@@ -323,6 +323,7 @@ func chaosKills(t *testing.T) int {
 // TestKills kills worker, asker and broker in random order while jobs are
 // done: six jobs for every kill of each. SPOS_FLEET_CHAOS=50 is the long run.
 func TestKills(t *testing.T) {
+	t.Parallel()
 	const seed = 5
 	kills := max(chaosKills(t), 3)
 	s := newStage(t, 6*kills)

@@ -18,6 +18,7 @@ import (
 
 const (
 	connectTimeout = 5 * time.Second
+	slowest        = 2 * time.Second  // between attempts
 	requestTimeout = 10 * time.Second // of one attempt; it is tried again until the context ends
 )
 
@@ -48,6 +49,7 @@ type Conn struct {
 	connected chan struct{} // closed and replaced when the connection is back
 	changed   chan struct{} // closed and replaced by Changed
 	ready     map[string]bool
+	states    map[string]State     // of devices that jobs wait for, as last logged
 	sent      map[string]time.Time // attachments by device and hash: when they were seen at the broker
 	attempts  map[*attempt]struct{}
 
@@ -69,7 +71,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	c := &Conn{
 		name: o.Name, log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)),
 		connected: make(chan struct{}), changed: make(chan struct{}),
-		ready: map[string]bool{}, sent: map[string]time.Time{}, attempts: map[*attempt]struct{}{},
+		ready: map[string]bool{}, states: map[string]State{}, sent: map[string]time.Time{}, attempts: map[*attempt]struct{}{},
 	}
 	opts, err := c.options(o)
 	if err != nil {
@@ -149,7 +151,7 @@ func connectError(o Options, err error) error {
 		strings.Contains(err.Error(), "Authorization Violation"):
 		return fmt.Errorf("%w: %s (%w)", ErrRefused, where, err)
 	case unknown, invalid, host, verify, record, errors.Is(err, nats.ErrSecureConnWanted), errors.Is(err, nats.ErrSecureConnRequired),
-		strings.Contains(err.Error(), "tls: "):
+		strings.Contains(err.Error(), "tls: "), strings.Contains(err.Error(), "tls error"):
 		return fmt.Errorf("%w: %s (%w)", ErrTLS, where, err)
 	}
 	return fmt.Errorf("%w: %s (%w)", ErrNoBroker, where, err)
@@ -247,7 +249,8 @@ func (c *Conn) persist(ctx context.Context, what, subject string, f func(context
 
 // insist is persist for attempts that set their own time.
 func (c *Conn) insist(ctx context.Context, what, subject string, f func(context.Context) error) error {
-	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+	told := false
+	for wait := 20 * time.Millisecond; ; wait = min(2*wait, slowest) {
 		back := c.back()
 		err := c.once(ctx, subject, f)
 		switch {
@@ -259,6 +262,10 @@ func (c *Conn) insist(ctx context.Context, what, subject string, f func(context.
 			return fmt.Errorf("%s: %w", what, ErrClosed)
 		case !passing(err):
 			return fmt.Errorf("fleet: %s: %w", what, err)
+		}
+		if wait == slowest && !told {
+			told = true
+			c.log.Warn("still trying", "what", what, "err", err)
 		}
 		c.log.Debug("trying again", "what", what, "err", err)
 		select {

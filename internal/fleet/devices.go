@@ -94,6 +94,33 @@ func (c *Conn) presence(ctx context.Context, device string, now time.Time) (Pres
 	return p, nil
 }
 
+// noteState logs when a device that a job waits for goes away, and when it is
+// back.
+func (c *Conn) noteState(ctx context.Context, device string) {
+	s, err := c.js.Stream(ctx, jobsStream(device))
+	if err != nil {
+		return // the caller meets it as well
+	}
+	p, err := c.presence(ctx, device, s.CachedInfo().TimeStamp)
+	if err != nil {
+		return
+	}
+	if p.State == Busy {
+		p.State = Idle
+	}
+	c.mu.Lock()
+	before := cmp.Or(c.states[device], Idle)
+	c.states[device] = p.State
+	c.mu.Unlock()
+	switch {
+	case p.State == before:
+	case p.State == Idle:
+		c.log.Info("the device is back", "device", device)
+	default:
+		c.log.Warn("a job waits for a device", "device", device, "state", p.State)
+	}
+}
+
 // Ask puts a question to a device outside its queue, for what is told while it
 // works. It asks until an answer comes or ctx ends, waiting ever longer; a
 // question may reach the device more than once.

@@ -120,6 +120,7 @@ func (w *waiter) hear(ctx context.Context, back <-chan struct{}) (*nats.Msg, err
 		case <-back:
 			return nil, nil
 		case <-again.C:
+			w.c.noteState(ctx, w.j.Device)
 			return nil, nil
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -110,5 +111,45 @@ func TestDo(t *testing.T) {
 	list, err := client.Devices(t.Context())
 	if err != nil || len(list) != 1 || list[0].State == fleet.Away || string(list[0].Info) != `{"cpu":"A76"}` {
 		t.Fatalf("devices: %+v, %v", list, err)
+	}
+}
+
+// BenchmarkDo is what a job costs beside its work, over loopback and with
+// everything synced to disk.
+func BenchmarkDo(b *testing.B) {
+	log := slog.New(slog.DiscardHandler)
+	broker, err := fleet.StartBroker(fleet.BrokerOptions{Listen: "127.0.0.1:0", Dir: b.TempDir(), Log: log})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer broker.Close()
+	dial := func(name string) *fleet.Conn {
+		c, err := fleet.Connect(b.Context(), fleet.Options{URL: broker.URL(), Name: name, Log: log})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return c
+	}
+	client, device := dial("asker"), dial("pi5")
+	defer client.Close()
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- device.Work(ctx, fleet.Worker{Device: "pi5", Do: func(context.Context, fleet.Job) ([]byte, error) { return nil, nil }})
+	}()
+	defer func() { cancel(); <-ended; _ = device.Close() }()
+	for _, size := range []int{0, 14 << 20} {
+		b.Run(fmt.Sprintf("blob=%dMiB", size>>20), func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				j := fleet.Job{ID: fmt.Sprint(size, " ", i), Device: "pi5"}
+				if size > 0 {
+					j.Blob = make([]byte, size)
+					copy(j.Blob, j.ID)
+				}
+				if _, err := client.Do(b.Context(), j); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

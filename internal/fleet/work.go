@@ -66,6 +66,7 @@ func (c *Conn) Work(ctx context.Context, w Worker) error {
 	}
 	r := runner{c: c, w: w, l: l, consumer: consumer}
 	err = r.run(ctx)
+	cancel(nil)
 	l.leave()
 	return err
 }
@@ -132,7 +133,7 @@ func (c *Conn) answer(ctx context.Context, w Worker) error {
 		}
 		m := nats.NewMsg(q.Reply)
 		m.Data = data
-		if err := setEnvelope(m, answerHeader, a); err == nil {
+		if err = setEnvelope(m, answerHeader, a); err == nil {
 			err = q.RespondMsg(m)
 		}
 		if err != nil {
@@ -292,7 +293,7 @@ func (r *runner) do(ctx context.Context, key string, m jetstream.Msg) (answerEnv
 	var e jobEnvelope
 	if err := readEnvelope(&nats.Msg{Subject: m.Subject(), Header: m.Headers()}, jobHeader, &e); err != nil {
 		a.Error = err.Error()
-		return a, nil, nil
+		return a, nil, nil //nolint:nilerr // what is no job has that for an answer
 	}
 	a.ID = e.ID
 	if e.Version != version {

@@ -85,7 +85,11 @@ func OpenBroker(listen, dir, access string, tls fleet.TLS, log *slog.Logger) (*f
 		}
 		o.Access = a
 	}
-	if access == "" && !loopback(listen) {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return nil, fmt.Errorf("--listen: want HOST:PORT: %w", err)
+	}
+	if access == "" && !loopback(host) {
 		return nil, WithHint(fmt.Errorf("%s is reached from other machines, and whoever reaches it could read and answer every job", listen),
 			"say who may: make a file with `spos fleet access --file access --client search --device NAME` and give it with --access",
 			"or listen on 127.0.0.1 only")
@@ -96,11 +100,7 @@ func OpenBroker(listen, dir, access string, tls fleet.TLS, log *slog.Logger) (*f
 	return fleet.StartBroker(o)
 }
 
-func loopback(listen string) bool {
-	host, _, err := net.SplitHostPort(listen)
-	if err != nil {
-		return false
-	}
+func loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
