@@ -76,9 +76,9 @@ func disturbances(samples []Sample) []string {
 	}
 	switch busy := part(sum.Busy) / float64(max(sum.Others, 1)); {
 	case part(sum.Sibling) > warnBusy:
-		add("other work ran on the same core's other thread for %.0f %% of the time: stop it; the interval is wider for it", 100*min(1, part(sum.Sibling)))
+		add("other work ran on the same core's other thread for about %d %% of the time: stop it; the interval is wider for it", tens(part(sum.Sibling)))
 	case busy > warnBusy || sum.Contention() > 0.5:
-		add("other work kept the other processors %.0f %% busy, which takes caches and memory bandwidth: stop it; the interval is wider for it", 100*min(1, busy))
+		add("other work kept the other processors about %d %% busy, which takes caches and memory bandwidth: stop it; the interval is wider for it", tens(busy))
 	}
 	if sum.Heat > 0 {
 		add("a processor slowed itself for heat %d times: cool it, and let it rest between sessions", sum.Heat)
@@ -93,6 +93,9 @@ func disturbances(samples []Sample) []string {
 	}
 	return w
 }
+
+// tens is a part in percent, rounded to tens: few warnings then differ.
+func tens(part float64) int { return 10 * int(10*min(1, part)+0.5) }
 
 // spin times a fixed chain of dependent multiplications: it waits for no
 // memory and shares no unit for long, so that it follows the clock alone. The

@@ -81,15 +81,15 @@ func TestOnBattery(t *testing.T) {
 
 func TestDisturbanceWords(t *testing.T) {
 	for want, d := range map[string]Disturbance{
-		"":                         {Window: time.Second, Others: 1, Busy: 50 * time.Millisecond, Before: 100, After: 101},
-		"stopped for 40 ms":        {Window: time.Second, Throttled: 2, Stopped: 40 * time.Millisecond},
-		"hypervisor":               {Window: time.Second, Stolen: 50 * time.Millisecond},
-		"processors 90 % busy":     {Window: time.Second, Others: 1, Busy: 900 * time.Millisecond},
-		"processors 30 % busy":     {Window: time.Second, Others: 3, Busy: 900 * time.Millisecond},
-		"same core's other thread": {Window: time.Second, Others: 3, Busy: 900 * time.Millisecond, Sibling: 700 * time.Millisecond},
-		"heat 3 times":             {Heat: 3},
-		"battery":                  {Battery: true},
-		"clock changed by 10 %":    {Before: 100, After: 110},
+		"":                           {Window: time.Second, Others: 1, Busy: 50 * time.Millisecond, Before: 100, After: 101},
+		"stopped for 40 ms":          {Window: time.Second, Throttled: 2, Stopped: 40 * time.Millisecond},
+		"hypervisor":                 {Window: time.Second, Stolen: 50 * time.Millisecond},
+		"processors about 90 % busy": {Window: time.Second, Others: 1, Busy: 900 * time.Millisecond},
+		"processors about 30 % busy": {Window: time.Second, Others: 3, Busy: 900 * time.Millisecond},
+		"same core's other thread":   {Window: time.Second, Others: 3, Busy: 900 * time.Millisecond, Sibling: 700 * time.Millisecond},
+		"heat 3 times":               {Heat: 3},
+		"battery":                    {Battery: true},
+		"clock changed by 10 %":      {Before: 100, After: 110},
 	} {
 		w := disturbances([]Sample{{Disturbance: d}})
 		if want == "" && len(w) == 0 {

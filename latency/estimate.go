@@ -79,38 +79,58 @@ func estimate(sessions [][]time.Duration, spread, drift float64) Estimate {
 	e.Runs = len(all)
 	e.Min = all[0]
 	e.P90 = all[quantileIndex(len(all), 0.9)]
-	center := median(slices.Clone(meds))
-	e.P50 = fromLog(center)
+	e.P50 = fromLog(median(slices.Clone(meds)))
 
-	n := float64(len(meds))
-	sum := sumSquares(meds)
-	nu := priorWeight + n - 1
-	variance := (priorWeight*spread*spread + sum) / nu
 	rng := rand.New(rand.NewPCG(bootSeed, uint64(len(all))))
 	within := 0.0
 	for _, x := range logs {
-		within += sumSquares(blockMedians(rng, x)) / resamples / n
+		within += sumSquares(blockMedians(rng, x)) / resamples / float64(len(logs))
 	}
-	noise := math.Sqrt(max(variance, within) - min(sum/n, variance)) // what drawing the sessions does not bring
-
+	b := newBootstrap(meds, spread, within)
 	draws := make([]float64, replicates)
-	picked := make([]float64, len(meds))
-	deviation := func(stretch float64) float64 {
-		for i := range picked {
-			s := rng.IntN(len(meds))
-			picked[i] = stretch * (meds[s] - center + noise*rng.NormFloat64())
-		}
-		return median(picked)
-	}
 	for r := range draws {
-		stretch := math.Sqrt(nu / chiSquare(rng, nu))
-		draws[r] = center + deviation(stretch) - deviation(stretch) + drift*rng.NormFloat64()
+		stretch := b.stretch(rng)
+		draws[r] = b.center + b.deviation(rng, stretch) - b.deviation(rng, stretch) + drift*rng.NormFloat64()
 	}
 	slices.Sort(draws)
 	tail := (1 - confidence) / 2
 	e.Low = min(e.P50, fromLog(draws[quantileIndex(replicates, tail)]))
 	e.High = max(e.P50, fromLog(draws[quantileIndex(replicates, 1-tail)]))
 	return e
+}
+
+// bootstrap draws what the median of a few values could have been: see
+// [Estimate].
+type bootstrap struct {
+	values []float64
+	picked []float64
+	center float64
+	noise  float64 // what drawing the values does not bring
+	nu     float64 // samples that the variance is known from
+}
+
+// newBootstrap assumes a standard deviation between the values, and a variance
+// that theirs is not below.
+func newBootstrap(values []float64, spread, least float64) *bootstrap {
+	n := float64(len(values))
+	sum := sumSquares(values)
+	nu := priorWeight + n - 1
+	variance := (priorWeight*spread*spread + sum) / nu
+	return &bootstrap{
+		values: values, picked: make([]float64, len(values)), center: median(slices.Clone(values)), nu: nu,
+		noise: math.Sqrt(max(variance, least) - min(sum/n, variance)),
+	}
+}
+
+// stretch is one draw of how wrong the variance is.
+func (b *bootstrap) stretch(rng *rand.Rand) float64 { return math.Sqrt(b.nu / chiSquare(rng, b.nu)) }
+
+// deviation is one draw of the median's.
+func (b *bootstrap) deviation(rng *rand.Rand, stretch float64) float64 {
+	for i := range b.picked {
+		b.picked[i] = stretch * (b.values[rng.IntN(len(b.values))] - b.center + b.noise*rng.NormFloat64())
+	}
+	return median(b.picked)
 }
 
 // spreads are the deviations between sessions to assume for each of several

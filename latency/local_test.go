@@ -283,3 +283,17 @@ func TestTimeErrors(t *testing.T) {
 		t.Errorf("cancelled: %v, want the cause and the model", err)
 	}
 }
+
+// TestQuantized: 8-bit models of both forms run, and are told from others by
+// their weights.
+func TestQuantized(t *testing.T) {
+	l := local(t)
+	for _, name := range []string{"convs8_qdq.onnx", "convs8_qop.onnx"} {
+		r, err := latency.Measure(t.Context(), l, latency.Model{Name: name, Bytes: read(t, name)}, brief())
+		if err != nil {
+			t.Error(err)
+		} else if m := r.Fingerprint.Model; m.DType != "int8" || m.Inputs != "x0 float32 1x16x32x32" {
+			t.Errorf("%s: fingerprint %+v, want int8 weights and a float32 input", name, m)
+		}
+	}
+}

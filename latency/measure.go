@@ -132,6 +132,11 @@ func Settle(ctx context.Context, r Runner, m Model, limit time.Duration, screen,
 	return proceed(ctx, r, m, limit, res, confirm)
 }
 
+// GoOn is [Settle] from a result that there is.
+func GoOn(ctx context.Context, r Runner, m Model, limit time.Duration, known Result, confirm Protocol) (Result, Verdict, error) {
+	return proceed(ctx, r, m, limit, known, confirm)
+}
+
 // proceed adds sessions to what is known until it decides.
 func proceed(ctx context.Context, r Runner, m Model, limit time.Duration, res Result, confirm Protocol) (Result, Verdict, error) {
 	if err := confirm.Validate(); err != nil {

@@ -103,3 +103,24 @@ def sentinel():
 
 
 sentinel()
+
+
+def quantized():
+    """convs8 with 8-bit weights and activations, as QuantizeLinear and DequantizeLinear pairs (QDQ) and as integer
+    operators (QOperator); needs the package onnxruntime as well."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Noise(CalibrationDataReader):
+        def __init__(self):
+            self.left = 4
+
+        def get_next(self):
+            self.left -= 1
+            return {"x0": np.random.default_rng(self.left).normal(0, 1, (1, 16, 32, 32)).astype(np.float32)} if self.left >= 0 else None
+
+    for name, form in (("convs8_qdq.onnx", QuantFormat.QDQ), ("convs8_qop.onnx", QuantFormat.QOperator)):
+        quantize_static(HERE / "convs8.onnx", HERE / name, Noise(), quant_format=form, per_channel=False,
+                        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+
+
+quantized()

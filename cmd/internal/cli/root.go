@@ -34,9 +34,15 @@ func NewRoot(name, short string) *cobra.Command {
 	return cmd
 }
 
+// StatusError is an answer that is told by the exit status, of which nothing
+// is printed.
+type StatusError struct{ Status int }
+
+func (e *StatusError) Error() string { return fmt.Sprintf("exit status %d", e.Status) }
+
 // Run executes a program's command line until it ends or a signal asks it to
 // stop, prints the error with its hints, and returns the exit status: 0, 1 for
-// an error, 130 where a signal stopped it.
+// an error, 130 where a signal stopped it, or that of a [StatusError].
 func Run(root *cobra.Command) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -44,6 +50,9 @@ func Run(root *cobra.Command) int {
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
+	}
+	if answer, ok := errors.AsType[*StatusError](err); ok {
+		return answer.Status
 	}
 	PrintError(root.ErrOrStderr(), root.Name(), err)
 	if ctx.Err() != nil {
