@@ -122,21 +122,23 @@ func (m Manifest) Write(w io.Writer) error {
 	if m.Limit != nil {
 		limit = fmt.Sprintf(", limit %g ms %v", *m.Limit, m.Verdict())
 	}
-	clean := func(text string) string {
-		return strings.Map(func(r rune) rune {
-			if !unicode.IsPrint(r) {
-				return ' '
-			}
-			return r
-		}, text)
-	}
-	c := func(key string) string { return clean(cmp.Or(m.Conditions[key], "unknown")) }
+	c := func(key string) string { return printable(cmp.Or(m.Conditions[key], "unknown")) }
 	device := ""
 	if m.Device != "" {
-		device = clean(m.Device) + ": "
+		device = printable(m.Device) + ": "
 	}
 	_, err := fmt.Fprintf(w, "latency      p50 %.4g ms, 95 %% interval %.4g–%.4g, at batch %d%s; %d runs in %d sessions, %q\nmeasured on  %s%s, %s cores, %s; ONNX Runtime %s, %s, threads %s\n",
 		m.P50, m.Low, m.High, m.Batch, limit, m.Runs, m.Sessions, m.Mode,
 		device, c("cpu"), c("cores"), c("system"), c("runtime"), c("provider"), c("threads"))
 	return err
+}
+
+// printable is text without control characters.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }

@@ -12,6 +12,10 @@ import (
 // ErrLocked is wrapped when another process is writing the run.
 var ErrLocked = errors.New("runs: in use by another process")
 
+// Lock takes the exclusive lock on a file for whoever writes what it stands
+// for. It wraps [ErrLocked] and names the holder where there is one.
+func Lock(path string) (io.Closer, error) { return lock(path) }
+
 // lock takes the exclusive lock on a file, which the kernel gives back however
 // the process ends, and leaves the process's id in it for others to read.
 func lock(path string) (*os.File, error) {
@@ -28,7 +32,7 @@ func lock(path string) (*os.File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
-		return nil, fmt.Errorf("%s is held by %s: wait for it, end it, or give another --work-dir: %w", path, strings.TrimSpace(string(holder)), ErrLocked)
+		return nil, fmt.Errorf("%s is held by %s: wait for it or end it, or work elsewhere: %w", path, strings.TrimSpace(string(holder)), ErrLocked)
 	}
 	host, err := os.Hostname()
 	if err != nil {

@@ -22,6 +22,7 @@ func NewLatencyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "latency", Short: "Latency on this device: measure ONNX models"}
 	cmd.AddCommand(newLatencyChildCommand(), newLatencyDevicesCommand(), newLatencyMeasureCommand(), newLatencyCompareCommand(),
 		newLatencyReportCommand(), newLatencyVerifyCommand())
+	cmd.AddCommand(newLatencyPredictCommand(), newLatencyTableCommand())
 	return cmd
 }
 
