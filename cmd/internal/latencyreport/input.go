@@ -23,6 +23,7 @@ type Input struct {
 	name    string
 	results []latency.Result
 	looks   []latency.Look
+	table   *latency.Table
 }
 
 // Read recognises a file by what is in it.
@@ -47,7 +48,7 @@ func Read(name string, text []byte) (Input, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if len(in.results)+len(in.looks) == 0 {
+	if len(in.results)+len(in.looks) == 0 && in.table == nil {
 		return fail(fmt.Errorf("%w: it holds none", ErrInput))
 	}
 	for i, r := range in.results {
@@ -80,6 +81,14 @@ func (in *Input) object(text []byte) error {
 			return fmt.Errorf("%w: %w", ErrInput, err)
 		}
 		in.results = []latency.Result{r}
+		return nil
+	}
+	if has("version") && has("measurements") {
+		t, err := latency.ParseTable(text)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrInput, err)
+		}
+		in.table = t
 		return nil
 	}
 	names := slices.Sorted(maps.Keys(first))

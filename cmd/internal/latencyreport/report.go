@@ -34,6 +34,7 @@ type report struct {
 	envs     []latency.Fingerprint // devices with their settings, models aside
 	envAt    map[string]int        // by [latency.Fingerprint.Key]
 	looks    []latency.Look
+	tables   []auditedTable
 	inputs   []string
 	warnings []page.Warning
 	start    time.Time // of the first session; zero where none says
@@ -57,6 +58,10 @@ func newReport(inputs []Input) *report {
 	for i, in := range inputs {
 		r.inputs = append(r.inputs, in.name)
 		r.looks = append(r.looks, in.looks...)
+		if in.table != nil {
+			r.env(in.table.Fingerprint)
+			r.tables = append(r.tables, audited(in.name, in.table))
+		}
 		for _, res := range in.results {
 			r.models = append(r.models, model{Result: res, name: shorten(res.Model), input: i, env: r.env(res.Fingerprint)})
 			for _, s := range res.Samples {
@@ -100,8 +105,11 @@ func (r *report) saw(at time.Time, first time.Duration, rest ...[]time.Duration)
 }
 
 func (r *report) page(title string) page.Page {
-	level, verdict := r.verdict()
+	level, verdict := r.judge()
 	p := page.Page{Title: title, Level: level, Verdict: verdict, Facts: r.facts(), Warnings: r.warnings}
+	for _, t := range r.tables[:min(len(r.tables), maxDevices)] {
+		p.Sections = append(p.Sections, t.section())
+	}
 	for _, s := range []*page.Section{r.overview(), r.details(), r.device(), r.table()} {
 		if s != nil {
 			p.Sections = append(p.Sections, *s)
@@ -110,7 +118,29 @@ func (r *report) page(title string) page.Page {
 	return p
 }
 
-// verdict says how far the numbers can be trusted.
+// judge says how far the numbers can be trusted: of the measurements, then of
+// each table.
+func (r *report) judge() (page.Level, string) {
+	var texts []string
+	level := page.Good
+	worst := func(l page.Level) {
+		if l == page.Bad || level == page.Good {
+			level = l
+		}
+	}
+	if len(r.models)+len(r.looks) > 0 {
+		l, text := r.verdict()
+		worst(l)
+		texts = append(texts, text)
+	}
+	for _, t := range r.tables[:min(len(r.tables), maxDevices)] {
+		worst(t.level)
+		texts = append(texts, t.summary)
+	}
+	return level, strings.Join(texts, " ")
+}
+
+// verdict is that of the measurements.
 func (r *report) verdict() (page.Level, string) {
 	kept := 0
 	for _, l := range r.looks {
