@@ -26,7 +26,7 @@ TESTED    = $(GO) list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | sed
 RACELESS  = $(TESTED) | awk '/wangkuiyi\/gotorch/ || $$1 == "spos/export" {print $$1}'
 RACING    = $(TESTED) | awk '!/wangkuiyi\/gotorch/ && $$1 != "spos/export" {print $$1}'
 
-.PHONY: all native peers build quickstart test clients conformance promtool check format vet modern lint generated torchless edge fuzz bench originals soak-serve fmt generate clean
+.PHONY: all native peers build quickstart test clients conformance promtool check format vet modern lint generated torchless edge fuzz bench originals soak-serve fmt generate clean agents-chaos agents-pair
 
 all: build
 
@@ -133,6 +133,15 @@ edge-arm64-proof: bin/spos-edge-linux-arm64
 openvino:
 	library=$$(internal/native/native.sh library onnxruntime-openvino x86_64); \
 		SPOS_OPENVINO=$$library $(GO) test -count=1 -v -run '^TestOpenVINO$$' ./cmd/spos-edge
+
+# Kills a broker, an agent and a searcher fifty times during 300 measurements.
+agents-chaos:
+	SPOS_CHAOS=50 $(GO) test -count=1 -race -v -run '^TestChaos$$' ./latency
+
+# Two agents, each on a processor of its own, against one: what they take for a
+# thousand candidates. It wants a quiet machine with two processors.
+agents-pair:
+	SPOS_PAIR=1000 $(GO) test -count=1 -v -timeout 30m -run '^TestPair$$' ./cmd/spos-edge
 
 fuzz: native
 	@$(NATIVE) grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \

@@ -33,6 +33,8 @@ func TestMain(m *testing.M) {
 		})
 	case "fake":
 		serveChild(func() (latency.Device, error) { return &misbehaving{}, nil })
+	case "broker", "agent", "searcher":
+		play(os.Getenv(childDevice))
 	case "none":
 		serveChild(func() (latency.Device, error) { return nil, errors.New("no runtime here") })
 	}
