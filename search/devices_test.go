@@ -41,14 +41,14 @@ func span(low, high float64) search.Interval {
 func TestEachBelow(t *testing.T) {
 	s := searchtest.Tiny()
 	archs := searchtest.All(s)[:4]
-	clear, slow, settles, open := archs[0], archs[1], archs[2], archs[3]
+	fits, slow, settles, open := archs[0], archs[1], archs[2], archs[3]
 	type answers = map[arch.Arch]search.Interval
 	fast := &bench{answers: []answers{
-		{clear: span(2, 3), slow: span(3, 5), settles: span(3, 5), open: span(2, 3)},
+		{fits: span(2, 3), slow: span(3, 5), settles: span(3, 5), open: span(2, 3)},
 		{settles: span(3.5, 3.9)},
 	}}
 	board := &bench{answers: []answers{
-		{clear: span(5, 6), slow: span(8, 9), settles: span(5, 6), open: span(7, 9)},
+		{fits: span(5, 6), slow: span(8, 9), settles: span(5, 6), open: span(7, 9)},
 		{open: span(7.5, 8.5)},
 	}}
 	below := func(b *bench, limit float64) search.Below {

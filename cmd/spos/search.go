@@ -244,6 +244,7 @@ func (s *searcher) history(ctx context.Context, name, file string, m search.Meth
 	seq := search.Run(ctx, s.from.space, m, search.Options{
 		Objective: s.judge.scores,
 		Latency:   s.gauges.Constraint(),
+		Batch:     s.gauges.Width(),
 		Budget:    budget, Journal: appender{journal}, Past: past, Config: s.print,
 	})
 	var trials []search.Trial

@@ -83,6 +83,15 @@ func (gs Gauges) Limited() bool {
 	return false
 }
 
+// Width is how many nets the widest device measures at once.
+func (gs Gauges) Width() int {
+	width := 1
+	for _, g := range gs {
+		width = max(width, latency.Width(g.Runner()))
+	}
+	return width
+}
+
 // What names a device's latency; this machine's needs no name.
 func (g Gauge) What() string {
 	if g.Device == ThisDevice {

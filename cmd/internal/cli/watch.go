@@ -54,13 +54,16 @@ type watchedDevice struct {
 	w *watch
 }
 
+// Width is the device's.
+func (d watchedDevice) Width() int { return latency.Width(d.NamedDevice.Device) }
+
 // Time implements [latency.Runner].
 func (d watchedDevice) Time(ctx context.Context, t latency.Task) (latency.Sample, error) {
 	start := time.Now()
 	said := make(chan struct{})
 	timer := time.AfterFunc(waitsAfter, func() {
 		defer close(said)
-		d.w.log.Warn("waiting for a device", "device", d.Name)
+		d.w.log.Info("waiting for a device", "device", d.Name)
 		d.w.set(d.Name, true)
 	})
 	s, err := d.NamedDevice.Time(ctx, t)

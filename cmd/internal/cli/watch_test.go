@@ -39,7 +39,7 @@ func TestWatch(t *testing.T) {
 		"there": {time.Second, nil, nil},
 		"gone": {
 			3 * time.Hour, [][]string{{"pi5"}, {}},
-			[]string{`level=WARN msg="waiting for a device" device=pi5`, `level=INFO msg="the device has answered" device=pi5 seconds=10800`},
+			[]string{`level=INFO msg="waiting for a device" device=pi5`, `level=INFO msg="the device has answered" device=pi5 seconds=10800`},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
