@@ -26,6 +26,7 @@ type searchOptions struct {
 	json    bool
 	machine machineFlags
 	devices cli.DeviceFlags
+	broker  cli.BrokerFlags
 }
 
 func newSearchCommand() *cobra.Command {
@@ -38,11 +39,13 @@ parameters and latency, the latter measured with ONNX Runtime on this machine or
 on the devices that --device names; limits.latency in CONFIG limits each of them.
 A net is within a limit only where its whole interval is; where the interval
 straddles it, more is measured. Killed at any moment, the same command continues
-to the same history, and a device that goes away is waited for.`,
+to the same history, and a device that goes away is waited for. With --listen the
+search is the broker that the devices dial.`,
 		Example: `  spos search configs/spos_evolution_search_shufflenetv2_8xb2048_in1k.yaml work/supernet \
       --set limits.latency_ms=4.5 --work-dir work/search
   spos search search.yaml work/supernet --work-dir work/both \
-      --set 'limits.latency=[{device: local, ms: 4.5}, {device: pi5, ms: 60}]'`,
+      --set 'limits.latency=[{device: local, ms: 4.5}, {device: pi5, ms: 60}]' \
+      --listen 0.0.0.0:4222 --fleet-access access.yaml`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return searchFunc(cmd, args[0], args[1], o)
@@ -54,6 +57,7 @@ to the same history, and a device that goes away is waited for.`,
 	f.BoolVar(&o.json, "json", false, "print the outcome as JSON")
 	o.machine.addSeed(cmd)
 	o.devices.Add(cmd, true)
+	o.broker.Add(cmd)
 	f.Lookup("device").Usage = "measure latency on this device; may be repeated. cpu, cuda and cuda:N are where nets are evaluated instead"
 	_ = cmd.MarkFlagRequired("work-dir")
 	_ = cmd.MarkFlagDirname("work-dir")
@@ -69,7 +73,7 @@ func searchFunc(cmd *cobra.Command, path, from string, o searchOptions) error {
 	if err != nil {
 		return err
 	}
-	out, err := searchRun(cmd.Context(), cfg, from, o.workDir, o.devices, p)
+	out, err := searchWithBroker(cmd.Context(), cfg, from, o, p)
 	p.Close()
 	if err != nil {
 		return resumeHint(cmd.Context(), err, cmd.CommandPath())
@@ -78,6 +82,21 @@ func searchFunc(cmd *cobra.Command, path, from string, o searchOptions) error {
 		return cli.PrintJSON(cmd, out)
 	}
 	return out.write(cmd.OutOrStdout())
+}
+
+// searchWithBroker searches, and is the devices' broker meanwhile where that
+// was asked for.
+func searchWithBroker(ctx context.Context, cfg config.Search, from string, o searchOptions, p *cli.Progress) (_ *searchOutcome, err error) {
+	// Not in the work directory, which is empty until the search begins.
+	broker, err := o.broker.Open(strings.TrimRight(o.workDir, string(filepath.Separator))+".fleet", p.Log)
+	if err != nil {
+		return nil, err
+	}
+	if broker != nil {
+		o.devices.Broker = broker
+		defer func() { err = errors.Join(err, broker.Close()) }()
+	}
+	return searchRun(ctx, cfg, from, o.workDir, o.devices, p)
 }
 
 // flags are those that override the configuration.
