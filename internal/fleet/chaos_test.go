@@ -49,7 +49,11 @@ func TestMain(m *testing.M) {
 }
 
 func beBroker(ctx context.Context, dir, url string, _ int, log *slog.Logger) error {
-	b, err := fleet.StartBroker(fleet.BrokerOptions{Listen: strings.TrimPrefix(url, "nats://"), Dir: filepath.Join(dir, "broker"), Log: log})
+	access, err := fleet.ReadAccess(filepath.Join(dir, "access"))
+	if err != nil {
+		return err
+	}
+	b, err := fleet.StartBroker(fleet.BrokerOptions{Listen: strings.TrimPrefix(url, "nats://"), Dir: filepath.Join(dir, "broker"), Access: access, Log: log})
 	if err != nil {
 		return err
 	}
@@ -58,9 +62,13 @@ func beBroker(ctx context.Context, dir, url string, _ int, log *slog.Logger) err
 }
 
 // dial waits for a broker that is being started.
-func dial(ctx context.Context, url, name string, log *slog.Logger) (*fleet.Conn, error) {
+func dial(ctx context.Context, dir, url, name string, log *slog.Logger) (*fleet.Conn, error) {
+	token, err := os.ReadFile(filepath.Join(dir, name+".token"))
+	if err != nil {
+		return nil, err
+	}
 	for {
-		c, err := fleet.Connect(ctx, fleet.Options{URL: url, Name: name, Log: log})
+		c, err := fleet.Connect(ctx, fleet.Options{URL: url, Name: name, Token: string(token), Log: log})
 		if !errors.Is(err, fleet.ErrNoBroker) || ctx.Err() != nil {
 			return c, err
 		}
@@ -93,7 +101,7 @@ func beWorker(ctx context.Context, dir, url string, _ int, log *slog.Logger) err
 	if err != nil {
 		return err
 	}
-	c, err := dial(ctx, url, "dev", log)
+	c, err := dial(ctx, dir, url, "dev", log)
 	if err != nil {
 		return err
 	}
@@ -128,7 +136,7 @@ func beAsker(ctx context.Context, dir, url string, jobs int, log *slog.Logger) e
 	if err != nil {
 		return err
 	}
-	c, err := dial(ctx, url, "asker", log)
+	c, err := dial(ctx, dir, url, "asker", log)
 	if err != nil {
 		return err
 	}
@@ -199,6 +207,20 @@ func newStage(t *testing.T, jobs int) *stage {
 	}
 	s.url = "nats://" + l.Addr().String()
 	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var lines []byte
+	for name, role := range map[string]fleet.Role{"asker": fleet.Client, "dev": fleet.Device} {
+		secret, grant, err := fleet.NewToken(role, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = fmt.Appendln(lines, grant)
+		if err := os.WriteFile(filepath.Join(s.dir, name+".token"), []byte(secret), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, "access"), lines, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if s.log, err = os.Create(filepath.Join(t.ArtifactDir(), "log")); err != nil {
@@ -273,7 +295,7 @@ func (s *stage) check() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	c, err := dial(s.t.Context(), s.url, "check", slog.New(slog.DiscardHandler))
+	c, err := dial(s.t.Context(), s.dir, s.url, "asker", slog.New(slog.DiscardHandler))
 	if err != nil {
 		s.t.Fatal(err)
 	}

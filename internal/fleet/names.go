@@ -91,14 +91,10 @@ func hashOf(blob []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// streamsOf are the streams of a device. The queue comes last: a device that
+// has one has the others.
 func streamsOf(device string) []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{
-		{
-			Name: jobsStream(device), Description: "what " + device + " is to do",
-			Subjects: []string{jobSubject(device, "*")}, Retention: jetstream.WorkQueuePolicy,
-			MaxMsgsPerSubject: 1, MaxBytes: jobsBytes, MaxAge: JobsKept, Discard: jetstream.DiscardNew,
-			AllowDirect: true,
-		},
 		{
 			Name: keptStream(device), Description: "what " + device + " answered",
 			Subjects:          []string{answerSubject(device, "*"), presenceSubject(device)},
@@ -110,6 +106,12 @@ func streamsOf(device string) []jetstream.StreamConfig {
 			Name: blobsStream(device), Description: "attachments for " + device,
 			Subjects:          []string{blobSubject(device, "*", "*")},
 			MaxMsgsPerSubject: 1, MaxBytes: blobsBytes, MaxAge: BlobsKept, Discard: jetstream.DiscardOld,
+			AllowDirect: true,
+		},
+		{
+			Name: jobsStream(device), Description: "what " + device + " is to do",
+			Subjects: []string{jobSubject(device, "*")}, Retention: jetstream.WorkQueuePolicy,
+			MaxMsgsPerSubject: 1, MaxBytes: jobsBytes, MaxAge: JobsKept, Discard: jetstream.DiscardNew,
 			AllowDirect: true,
 		},
 	}

@@ -78,52 +78,61 @@ func TestPoison(t *testing.T) {
 	}
 }
 
-// TestBlobGone has attachments age out before the device comes.
+// TestBlobGone has attachments age out before the device comes, with and
+// without an account of the device's own.
 func TestBlobGone(t *testing.T) {
 	t.Parallel()
-	b := broker(t, fleet.BrokerOptions{Listen: "127.0.0.1:0"})
-	client := connect(t, fleet.Options{Broker: b, Name: "asker"})
+	open := broker(t, fleet.BrokerOptions{Listen: "127.0.0.1:0"})
+	blobGone(t, open.URL(), "", "")
+	url, tokens := guarded(t)
+	blobGone(t, url, tokens["search"], tokens["a"])
+}
+
+func blobGone(t *testing.T, url, token, deviceToken string) {
+	t.Helper()
+	searcher := fleet.Options{URL: url, Token: token, Name: "search"}
+	client := connect(t, searcher)
 	big := []byte(strings.Repeat("m", 2_000_000))
-	submit(t, client, fleet.Job{ID: "nobody waits", Device: "pi5", Body: []byte("x"), Blob: []byte("lost")})
+	submit(t, client, fleet.Job{ID: "nobody waits", Device: "a", Body: []byte("x"), Blob: []byte("lost")})
 	answer := make(chan string, 1)
 	go func() {
-		got, err := client.Do(t.Context(), fleet.Job{ID: "one waits", Device: "pi5", Body: []byte("y"), Blob: big})
+		got, err := client.Do(t.Context(), fleet.Job{ID: "one waits", Device: "a", Body: []byte("y"), Blob: big})
 		if err != nil {
 			got = []byte(err.Error())
 		}
 		answer <- string(got)
 	}()
-	for queueOf(t, client, "pi5") < 2 {
+	for queueOf(t, client, "a") < 2 {
 	}
-	nc, _ := plain(t, b.URL(), "", "_INBOX")
-	if m, err := nc.Request("$JS.API.STREAM.PURGE.spos-blobs-pi5", nil, time.Minute); err != nil || strings.Contains(string(m.Data), "error") {
+	nc, _ := plain(t, url, token, "_INBOX")
+	if m, err := nc.Request("$JS.API.STREAM.PURGE.spos-blobs-a", nil, time.Minute); err != nil || strings.Contains(string(m.Data), "error") {
 		t.Fatalf("%v, %v", m, err)
 	}
-	work(t, connect(t, fleet.Options{URL: b.URL(), Name: "pi5"}), fleet.Worker{Device: "pi5", Do: echo})
+	work(t, connect(t, fleet.Options{URL: url, Token: deviceToken, Name: "a"}), fleet.Worker{Device: "a", Do: echo})
 	if got := <-answer; got != "Y"+string(big) {
 		t.Errorf("got %d bytes: %.80s", len(got), got)
 	}
-	again := connect(t, fleet.Options{Broker: b, Name: "asker"}) // as the next run of the searcher
-	if got, err := again.Do(t.Context(), fleet.Job{ID: "nobody waits", Device: "pi5", Body: []byte("x"), Blob: []byte("lost")}); err != nil || string(got) != "Xlost" {
+	again := connect(t, searcher) // as the next run of the searcher
+	if got, err := again.Do(t.Context(), fleet.Job{ID: "nobody waits", Device: "a", Body: []byte("x"), Blob: []byte("lost")}); err != nil || string(got) != "Xlost" {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
 
 func TestAskAway(t *testing.T) {
 	t.Parallel()
-	b := broker(t, fleet.BrokerOptions{Listen: "127.0.0.1:0"})
-	client := connect(t, fleet.Options{Broker: b, Name: "asker"})
+	url, tokens := guarded(t)
+	client := connect(t, fleet.Options{URL: url, Token: tokens["search"], Name: "asker"})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := client.Ask(ctx, "pi5", nil); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := client.Ask(ctx, "a", nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v", err)
 	}
 	answer := make(chan error, 1)
 	go func() {
-		_, err := client.Ask(t.Context(), "pi5", []byte("?"))
+		_, err := client.Ask(t.Context(), "a", []byte("?"))
 		answer <- err
 	}()
-	work(t, connect(t, fleet.Options{URL: b.URL(), Name: "pi5"}), fleet.Worker{Device: "pi5", Do: echo, Answer: func(context.Context, []byte) ([]byte, error) {
+	work(t, connect(t, fleet.Options{URL: url, Token: tokens["a"], Name: "a"}), fleet.Worker{Device: "a", Do: echo, Answer: func(context.Context, []byte) ([]byte, error) {
 		return nil, errors.New("no such model")
 	}})
 	if e, ok := errors.AsType[*fleet.RemoteError](<-answer); !ok || e.Text != "no such model" {
