@@ -17,6 +17,11 @@ import (
 // triesAllowed is how many workers may die of one job unless told otherwise.
 const triesAllowed = 5
 
+// pullTime is how long one request for a job waits at the broker. A worker that
+// dies leaves its request there, and a job that is given to it is lost for
+// ackWait.
+const pullTime = 2 * time.Second
+
 // Worker is what works as a device.
 type Worker struct {
 	Device string
@@ -201,7 +206,7 @@ func stopped(ctx context.Context) error {
 // lost the request, which ends then.
 func (r *runner) next(ctx context.Context) (jetstream.Msg, error) {
 	back := r.c.back()
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, pullTime)
 	defer cancel()
 	done := make(chan struct{})
 	defer close(done)
