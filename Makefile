@@ -127,7 +127,8 @@ edge-arm64-proof: bin/spos-edge-linux-arm64
 	@command -v qemu-aarch64-static >/dev/null || { echo "no qemu-aarch64-static; install it with:" \
 		"apt-get install qemu-user-static libstdc++6-arm64-cross"; exit 1; }
 	library=$$(internal/native/native.sh library onnxruntime aarch64); \
-		SPOS_ARM64=$(CURDIR)/$< SPOS_ARM64_ONNXRUNTIME=$$library $(GO) test -count=1 -v -run '^TestARM64$$' ./cmd/spos-edge
+		SPOS_ARM64=$(CURDIR)/$< SPOS_ARM64_ONNXRUNTIME=$$library \
+		$(GO) test -ldflags "$(STAMP)" -count=1 -v -run '^TestARM64' ./cmd/spos-edge
 
 # Measures on an execution provider other than the processor's.
 openvino:

@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,6 +108,64 @@ func TestARM64(t *testing.T) {
 	infer(t, server.url)
 	t.Logf("served: %s", server.url)
 	server.stop(t)
+}
+
+// TestARM64Agent has the emulated program register with a broker on this machine and measure for a search on it.
+func TestARM64Agent(t *testing.T) {
+	b := newBoard(t)
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	free.Close()
+
+	line := b.emulated("agent", "--connect", "nats://"+address, "--name", "arm", "--log-format", "json")
+	agent := exec.CommandContext(t.Context(), line[0], line[1:]...)
+	agent.Env = []string{"HOME=" + t.TempDir()}
+	device := start(t, agent)
+	device.await(t, "the broker does not answer")
+	// The agent starts its own file to measure in, which this machine cannot: from here on the file is a script that
+	// has it emulated.
+	real := filepath.Join(b.dir, "spos-edge.arm64")
+	if err := os.Rename(filepath.Join(b.dir, "spos-edge"), real); err != nil {
+		t.Fatal(err)
+	}
+	script := fmt.Sprintf("#!/bin/sh\nexec %s -L %s %s \"$@\"\n", b.qemu, b.root, real)
+	if err := os.WriteFile(filepath.Join(b.dir, "spos-edge"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := func(args ...string) *exec.Cmd {
+		cmd := exec.CommandContext(t.Context(), self, args...)
+		cmd.Env = []string{runMain + "=1", "HOME=" + t.TempDir()}
+		return cmd
+	}
+	broker := start(t, host("fleet", "serve", "--dir", filepath.Join(t.TempDir(), "fleet"), "--listen", address, "--log-format", "json"))
+	device.await(t, "agent is ready")
+
+	asker := host("latency", "measure", "--quick", "--json", "--device", "arm", "--fleet", "nats://"+address, "../../latency/testdata/convs8.onnx")
+	var errs strings.Builder
+	asker.Stderr = &errs
+	out, err := asker.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, errs.String())
+	}
+	var results []latency.Result
+	if err := json.Unmarshal(out, &results); err != nil || len(results) != 1 {
+		t.Fatalf("%v: %s", err, out)
+	}
+	fp := results[0].Fingerprint
+	t.Logf("measured for the host: p50 %v (emulated), %d runs, on %s, %q", results[0].P50, results[0].Runs, fp.Host.Arch, fp.Host.CPU)
+	if fp.Host.Arch != "linux/arm64" {
+		t.Errorf("measured on %s", fp.Host.Arch)
+	}
+	device.stop(t)
+	broker.stop(t)
 }
 
 func copyModel(t *testing.T, repository string) {

@@ -75,6 +75,16 @@ func (p place) command(t testing.TB, prefix string, args ...string) *exec.Cmd {
 // begin starts a command and waits until it serves.
 func begin(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
+	p := start(t, cmd)
+	line := p.await(t, "serving")
+	p.url, _ = line["address"].(string)
+	p.operators, _ = line["metrics"].(string)
+	return p
+}
+
+// start starts a command, whose log is read line by line.
+func start(t testing.TB, cmd *exec.Cmd) *process {
+	t.Helper()
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -89,9 +99,6 @@ func begin(t testing.TB, cmd *exec.Cmd) *process {
 			_ = p.Wait() // as it was killed
 		}
 	})
-	line := p.await(t, "serving")
-	p.url, _ = line["address"].(string)
-	p.operators, _ = line["metrics"].(string)
 	return p
 }
 
