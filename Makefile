@@ -172,6 +172,23 @@ soak-serve:
 	SPOS_SOAK=1000 $(GO) test -run ReloadsUnderLoad -v -timeout 30m ./serve
 	$(GO) test -run ManyRequests -v -timeout 60m ./serve/internal/load -requests 1000000
 
+.PHONY: latency-repeat latency-screening
+
+# Does a repeat in another process at another time give the same latencies?
+# NETS random nets a space are measured twice, in turns. LOAD=1 loads another
+# processor meanwhile; SESSIONS=1 is a screening. Five minutes.
+SPACES   ?= shufflenetv2-small shufflenetv2-spos
+NETS     ?= 40
+SESSIONS ?= 6
+
+latency-repeat:
+	SPOS_REPEAT="$(SPACES)" SPOS_NETS=$(NETS) SPOS_SESSIONS=$(SESSIONS) SPOS_WITH_LOAD=$(LOAD) \
+		$(GO) test -count=1 -v -timeout 30m -run '^TestLatencyRepeat$$' ./cmd/internal/cli
+
+# Seconds of one screening, export and session included.
+latency-screening:
+	$(GO) test -run '^$$' -bench '^BenchmarkScreening$$' -benchtime 20x ./cmd/internal/cli
+
 .PHONY: telemetry readonly h2spec deploy fleet-chaos
 
 # The server of a process of its own: what it says to the world in 20 seconds,

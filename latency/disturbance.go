@@ -37,7 +37,7 @@ func (d Disturbance) Contention() float64 {
 const (
 	warnBusy   = 0.20
 	warnStolen = 0.01
-	warnClock  = 0.03
+	warnClock  = 0.05
 )
 
 // disturbances says in words what happened during the samples, each with the
@@ -88,7 +88,7 @@ func disturbances(samples []Sample) []string {
 	}
 	if len(spins) > 1 {
 		if change := float64(slices.Max(spins))/float64(slices.Min(spins)) - 1; change > warnClock {
-			add("the processor's clock changed by %.0f %%: set the governor \"performance\", fix the clock, or let it cool", 100*change)
+			add("the processor's clock changed by %.0f %%: set the governor \"performance\" or fix the clock, let it cool, stop other work", 100*change)
 		}
 	}
 	return w

@@ -17,7 +17,7 @@ const DefaultSpread = 0.015
 // while others keep the other processors busy throughout.
 const (
 	driftAtRest = 0.005
-	driftBusy   = 0.02
+	driftBusy   = 0.01
 )
 
 // Estimate is a latency with its uncertainty.

@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 		AddVerbs(root)
 		os.Exit(Run(root))
 	}
+	if os.Getenv(envLoad) != "" {
+		load()
+	}
 	os.Exit(m.Run())
 }
 

@@ -1,0 +1,225 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"spos/configs"
+	"spos/internal/arch"
+	"spos/internal/native"
+	"spos/latency"
+	"spos/search"
+)
+
+const (
+	envRepeat   = "SPOS_REPEAT"    // spaces
+	envNets     = "SPOS_NETS"      // of each
+	envSessions = "SPOS_SESSIONS"  // of a net
+	envWithLoad = "SPOS_WITH_LOAD" // another process at work
+	envLoad     = "SPOS_IS_LOAD"   // this process is it
+)
+
+// load works on memory that no cache holds, as a neighbour does, until it is
+// killed, for ten minutes at most.
+func load() {
+	b := make([]uint64, 8<<20)
+	for until := time.Now().Add(10 * time.Minute); time.Now().Before(until); {
+		for i := range b {
+			b[i] = b[i]*6364136223846793005 + uint64(i)
+		}
+	}
+	os.Exit(0)
+}
+
+// TestLatencyRepeat measures nets in one process and again in another, the
+// spaces in turns, and says how far the second agrees with the first.
+func TestLatencyRepeat(t *testing.T) {
+	spaces := strings.Fields(os.Getenv(envRepeat))
+	if len(spaces) == 0 {
+		t.Skipf("minutes on a quiet machine: make latency-repeat, or name spaces in %s", envRepeat)
+	}
+	if _, err := native.ONNXRuntime(); err != nil {
+		t.Fatal(err)
+	}
+	nets, err := strconv.Atoi(os.Getenv(envNets))
+	if err != nil {
+		nets = 40
+	}
+	dirs := make([]string, len(spaces))
+	for i, name := range spaces {
+		dirs[i] = t.TempDir()
+		randomNets(t, name, nets, dirs[i])
+	}
+	if os.Getenv(envWithLoad) != "" {
+		neighbour := exec.CommandContext(t.Context(), os.Args[0])
+		neighbour.Env = append(os.Environ(), envLoad+"=1")
+		if err := neighbour.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _, _ = neighbour.Process.Kill(), neighbour.Wait() }()
+	}
+	found := make([][2][]latency.Result, len(spaces))
+	for time := range 2 {
+		for i, dir := range dirs {
+			found[i][time] = measureApart(t, dir)
+		}
+	}
+	for i, name := range spaces {
+		t.Logf("%s:\n%s", name, agreement(found[i][0], found[i][1]))
+	}
+}
+
+// randomNets writes the models of n random nets of a space.
+func randomNets(t *testing.T, name string, n int, dir string) {
+	t.Helper()
+	s, err := configs.Space(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	drawn, err := drawNets(s, search.Limits{}, n, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, net := range drawn {
+		writeModel(t, net, dir)
+	}
+}
+
+func writeModel(t *testing.T, net *arch.Net, dir string) {
+	t.Helper()
+	m, err := CandidateModel(net, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, m.Name+".onnx"), m.Bytes, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// measureApart measures the models of a directory in a process of its own.
+func measureApart(t *testing.T, dir string) []latency.Result {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.onnx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"latency", "measure", "--json"}, files...)
+	if n := os.Getenv(envSessions); n != "" {
+		args = append(args, "--sessions", n)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "SPOS_IS_PROGRAM=1")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var results []latency.Result
+	if err := json.Unmarshal(out, &results); err != nil {
+		t.Fatal(err)
+	}
+	return results
+}
+
+// numbers are what warnings of one kind differ in.
+var numbers = regexp.MustCompile(`\d+(\.\d+)?`)
+
+// agreement says what the targets of a repeat are about.
+func agreement(a, b []latency.Result) string {
+	var x, y, off []float64
+	var covered, width, squares float64
+	warned := map[string]int{}
+	for i := range a {
+		p, q := latency.Milliseconds(a[i].P50), latency.Milliseconds(b[i].P50)
+		x, y = append(x, p), append(y, q)
+		log := math.Log(q / p)
+		off = append(off, math.Abs(log))
+		squares += log * log
+		for _, r := range [][2]latency.Result{{a[i], b[i]}, {b[i], a[i]}} {
+			if r[0].Low <= r[1].P50 && r[1].P50 <= r[0].High {
+				covered += 0.5
+			}
+			width += math.Log(float64(r[0].High)/float64(r[0].Low)) / 4
+			for _, w := range r[0].Warnings {
+				warned[numbers.ReplaceAllString(w, "…")]++
+			}
+		}
+	}
+	n := float64(len(a))
+	slices.Sort(off)
+	var s strings.Builder
+	fmt.Fprintf(&s, "p50 %.3f to %.3f ms, %d nets, %d sessions each\n", slices.Min(x), slices.Max(x), len(a), a[0].Sessions)
+	fmt.Fprintf(&s, "difference: median %.2f %%, root mean square %.2f %%, largest %.2f %%\n",
+		100*off[len(off)/2], 100*math.Sqrt(squares/n), 100*off[len(off)-1])
+	fmt.Fprintf(&s, "tau %.3f\ncovered %.1f %%, half width %.2f %%\n", search.Tau(x, y), 100*covered/n, 100*width/n)
+	for _, w := range slices.Sorted(maps.Keys(warned)) {
+		fmt.Fprintf(&s, "warned %d of %d: %s\n", warned[w], 2*len(a), w)
+	}
+	return s.String()
+}
+
+func TestAgreement(t *testing.T) {
+	result := func(p50, low, high int) latency.Result {
+		return latency.Result{
+			Estimate: latency.Estimate{P50: time.Duration(p50), Low: time.Duration(low), High: time.Duration(high), Sessions: 6}, Warnings: []string{"loud"},
+		}
+	}
+	a := []latency.Result{result(1e6, 9e5, 11e5), result(2e6, 19e5, 21e5)}
+	b := []latency.Result{result(105e4, 9e5, 11e5), result(22e5, 215e4, 225e4)}
+	got := agreement(a, b)
+	for _, want := range []string{"p50 1.000 to 2.000 ms", "largest 9.53 %", "tau 1.000", "covered 50.0 %", "warned 4 of 4: loud"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+}
+
+// BenchmarkScreening is what a search pays for one candidate, its export and
+// session included, on nets of 0.2 to 8 ms.
+func BenchmarkScreening(b *testing.B) {
+	rt, err := OpenRuntime()
+	if err != nil {
+		b.Skip(err)
+	}
+	l := &latency.Local{Runtime: rt}
+	for _, net := range [][2]string{
+		{"shufflenetv2-small", "01230123"}, {"nasbench-macro", "22222222"},
+		{"shufflenetv2-spos", "00000000000000000000"}, {"shufflenetv2-spos", "21012020202300003233"},
+	} {
+		b.Run(net[0]+"/"+net[1], func(b *testing.B) {
+			s, err := configs.Space(net[0])
+			if err != nil {
+				b.Fatal(err)
+			}
+			n, err := s.Net(arch.Arch(net[1]))
+			if err != nil {
+				b.Fatal(err)
+			}
+			var p50 float64
+			for b.Loop() {
+				m, err := CandidateModel(n, 1)
+				if err != nil {
+					b.Fatal(err)
+				}
+				r, err := latency.Measure(b.Context(), l, m, latency.Screening())
+				if err != nil {
+					b.Fatal(err)
+				}
+				p50 += latency.Milliseconds(r.P50)
+			}
+			b.ReportMetric(p50/float64(b.N), "p50-ms")
+			b.ReportMetric(b.Elapsed().Seconds()/float64(b.N), "s/screening")
+		})
+	}
+}
