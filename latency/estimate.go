@@ -135,21 +135,32 @@ func (b *bootstrap) deviation(rng *rand.Rand, stretch float64) float64 {
 
 // spreads are the deviations between sessions to assume for each of several
 // models that were measured together: what is assumed of any, and what the
-// others have shown. Its own sessions count in [estimate].
+// others have shown. Their deviation is the median one, scaled to a normal
+// distribution's: sessions that stray widely move no median either. A model's
+// own sessions count in [estimate].
 func spreads(models [][][]time.Duration, assumed float64) []float64 {
-	sums, freedom := make([]float64, len(models)), make([]float64, len(models))
-	sum, nu := priorWeight*assumed*assumed, float64(priorWeight)
+	const normal = 1.4826 // standard deviations over median absolute ones
+	off := make([][]float64, len(models))
 	for i, sessions := range models {
+		if len(sessions) < 2 {
+			continue // tells nothing of differences
+		}
 		meds := make([]float64, len(sessions))
 		for j, runs := range sessions {
 			meds[j] = math.Log(max(1, median(slices.Clone(runs))))
 		}
-		sums[i], freedom[i] = sumSquares(meds), max(0, float64(len(meds))-1)
-		sum, nu = sum+sums[i], nu+freedom[i]
+		center, n := median(slices.Clone(meds)), float64(len(meds))
+		for _, x := range meds {
+			off[i] = append(off[i], math.Abs(x-center)*math.Sqrt(n/(n-1)))
+		}
 	}
 	found := make([]float64, len(models))
 	for i := range found {
-		found[i] = math.Sqrt(max(0, sum-sums[i]) / (nu - freedom[i]))
+		found[i] = assumed
+		if others := slices.Concat(slices.Concat(off[:i]...), slices.Concat(off[i+1:]...)); len(others) > 0 {
+			seen, n := normal*median(others), float64(len(others))
+			found[i] = math.Sqrt((priorWeight*assumed*assumed + n*seen*seen) / (priorWeight + n))
+		}
 	}
 	return found
 }
