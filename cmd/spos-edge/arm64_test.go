@@ -127,11 +127,11 @@ func TestARM64Agent(t *testing.T) {
 	device.await(t, "the broker does not answer")
 	// The agent starts its own file to measure in, which this machine cannot: from here on the file is a script that
 	// has it emulated.
-	real := filepath.Join(b.dir, "spos-edge.arm64")
-	if err := os.Rename(filepath.Join(b.dir, "spos-edge"), real); err != nil {
+	arm := filepath.Join(b.dir, "spos-edge.arm64")
+	if err := os.Rename(filepath.Join(b.dir, "spos-edge"), arm); err != nil {
 		t.Fatal(err)
 	}
-	script := fmt.Sprintf("#!/bin/sh\nexec %s -L %s %s \"$@\"\n", b.qemu, b.root, real)
+	script := fmt.Sprintf("#!/bin/sh\nexec %s -L %s %s \"$@\"\n", b.qemu, b.root, arm)
 	if err := os.WriteFile(filepath.Join(b.dir, "spos-edge"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
