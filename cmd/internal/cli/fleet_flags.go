@@ -68,7 +68,7 @@ func (f *FleetFlags) Connect(ctx context.Context, name string, log *slog.Logger)
 	case errors.Is(err, fleet.ErrNoBroker):
 		err = WithHint(err, "start one there with: spos fleet serve --listen HOST:PORT --dir DIR --access FILE")
 	case errors.Is(err, fleet.ErrRefused):
-		err = WithHint(err, "give the token or nkey that `spos fleet access` made for "+name+" with --fleet-token FILE or --fleet-nkey FILE")
+		err = WithHint(err, "give the secret that `spos fleet access` made with --fleet-token FILE or --fleet-nkey FILE")
 	case errors.Is(err, fleet.ErrTLS):
 		err = WithHint(err, "a broker with TLS wants tls:// and --fleet-ca FILE with the authority of its certificate, and may want --fleet-cert and --fleet-key",
 			"one without TLS wants nats:// and none of these")
