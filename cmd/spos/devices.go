@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"spos/cmd/internal/cli"
 	"spos/internal/arch"
 	"spos/internal/archfile"
+	"spos/latency"
 	"spos/search"
 )
 
@@ -31,7 +34,29 @@ func (s *searcher) connect(ctx context.Context, flags cli.DeviceFlags, campaign 
 	if err != nil {
 		return nil, errors.Join(err, release())
 	}
+	s.constraint = s.gauges.Constraint()
+	if s.table != nil {
+		if s.constraint, err = s.gauges.Foresee(ctx, s.table, s.constraint); err != nil {
+			return nil, errors.Join(fmt.Errorf("latency.table: %w", err), release())
+		}
+	}
 	return release, nil
+}
+
+// openTable reads the configuration's table, if it names one, and returns
+// what tells its bytes from others.
+func (s *searcher) openTable() (digest string, err error) {
+	if s.cfg.Latency.Table == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(s.cfg.Latency.Table)
+	if err != nil {
+		return "", fmt.Errorf("latency.table: %w", err)
+	}
+	if s.table, err = latency.ParseTable(text); err != nil {
+		return "", fmt.Errorf("latency.table: %s: %w", s.cfg.Latency.Table, err)
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(text))[:16], nil
 }
 
 // awaiting shows beside the progress of a search which devices it waits for.

@@ -17,6 +17,7 @@ import (
 	"spos/internal/ckpt"
 	"spos/internal/config"
 	"spos/internal/runs"
+	"spos/latency"
 	"spos/search"
 )
 
@@ -121,16 +122,19 @@ func (o *searchOptions) flags(cmd *cobra.Command) []string {
 
 // searcher is one search at work.
 type searcher struct {
-	cfg      config.Search
-	dir      string
-	from     *restored
-	judge    *judge
-	gauges   cli.Gauges
-	limits   search.Limits
-	digest   string // of the checkpoint's model file
-	print    string // fingerprint of everything that decides the history
-	p        *cli.Progress
-	awaiting awaiting
+	cfg    config.Search
+	dir    string
+	from   *restored
+	judge  *judge
+	gauges cli.Gauges
+	// constraint is what the gauges decide, foreseen where a table does.
+	constraint search.Constraint
+	table      *latency.Table // nil: nothing is foreseen
+	limits     search.Limits
+	digest     string // of the checkpoint's model file
+	print      string // fingerprint of everything that decides the history
+	p          *cli.Progress
+	awaiting   awaiting
 }
 
 // searchRun searches, with a random search of equal budget beside it where
@@ -207,11 +211,16 @@ func (s *searcher) open(ctx context.Context, from string) error {
 	s.limits = search.Limits{FLOPs: search.Bound{Max: l.FLOPs}, Counter: l.Counter, Params: search.Bound{Max: l.Params}}
 	decides := s.cfg
 	decides.Machine = config.Machine{Seed: s.cfg.Seed}
+	table, err := s.openTable()
+	if err != nil {
+		return err
+	}
 	s.print = search.Fingerprint(struct {
 		Config     config.Search
 		Checkpoint string
 		Data       string
-	}{decides, s.digest, r.sets.Fingerprint})
+		Table      string `json:",omitempty"`
+	}{decides, s.digest, r.sets.Fingerprint, table})
 	return nil
 }
 
@@ -262,7 +271,7 @@ func (s *searcher) history(ctx context.Context, name, file string, m search.Meth
 	budget := s.cfg.Evaluations()
 	seq := search.Run(ctx, s.from.space, m, search.Options{
 		Objective: s.judge.scores,
-		Latency:   s.gauges.Constraint(),
+		Latency:   s.constraint,
 		Batch:     s.gauges.Width(),
 		Budget:    budget, Journal: appender{journal}, Past: past, Config: s.print,
 	})

@@ -92,6 +92,9 @@ type Latency struct {
 	// Devices are where to measure, the first one first. Empty: the devices
 	// that have a limit, or this machine.
 	Devices []string `yaml:"devices,omitempty" json:",omitempty"`
+	// Table is a latency table of the first device: nets that it predicts
+	// wholly above the limit are refused without measurement.
+	Table string `yaml:"table,omitempty" json:",omitempty"`
 }
 
 // DefaultSearch is the paper's evolution: a random population
