@@ -75,7 +75,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.answer(s.
 func (s *Server) answer(f *front, w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	c := &call{id: cleanID(r.Header.Get("X-Request-Id")), route: "unknown"}
-	rec := &recorder{ResponseWriter: w, packers: s.packers, accept: r.Header["Accept-Encoding"], head: r.Method == "HEAD"}
+	rec := &recorder{ResponseWriter: w, packers: s.packers, accept: r.Header["Accept-Encoding"], head: r.Method == "HEAD", conn: connOf(r.Context())}
 	rec.Header()["X-Request-Id"] = []string{c.id}
 	s.met.inFlight.Inc()
 	defer s.met.inFlight.Dec()
@@ -84,6 +84,7 @@ func (s *Server) answer(f *front, w http.ResponseWriter, r *http.Request) {
 			s.fail(rec, r, s.panicked(p, c.id), c)
 		}
 		rec.finish()
+		rec.send()
 		s.account(rec, r, c, time.Since(start))
 		s.traceHTTP(rec, r, c)
 		if c.found != nil {
@@ -276,6 +277,7 @@ type recorder struct {
 	head    bool     // the request's method is HEAD
 	coding  string
 	packer  packer // nil: the answer goes as it is
+	conn    *limitedConn
 }
 
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
@@ -283,7 +285,20 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 func (r *recorder) WriteHeader(code int) {
 	r.status = code
 	r.pack(code)
+	if r.conn != nil && len(r.Header()["Content-Length"]) > 0 {
+		r.conn.hold()
+	}
 	r.ResponseWriter.WriteHeader(code)
+}
+
+// send sends what is held of an answer, before it is accounted for.
+func (r *recorder) send() {
+	if r.conn == nil || !r.conn.holding {
+		return
+	}
+	// A client that does not read its answer has gone away; there is nobody to tell.
+	_ = http.NewResponseController(r.ResponseWriter).Flush()
+	_ = r.conn.send()
 }
 
 func (r *recorder) Write(b []byte) (int, error) {

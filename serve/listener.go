@@ -40,16 +40,6 @@ func (l *limitedListener) Close() error {
 	return l.Listener.Close()
 }
 
-type limitedConn struct {
-	net.Conn
-	release func()
-}
-
-func (c *limitedConn) Close() error {
-	defer c.release()
-	return c.Conn.Close()
-}
-
 // reserved is how many descriptors the process needs beside those of connections: for listeners, the log, the files of
 // models and of secrets that are read again.
 const reserved = 24

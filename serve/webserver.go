@@ -17,6 +17,7 @@ func (s *Server) httpServer(work context.Context, h http.Handler, clients bool) 
 	hs := &http.Server{
 		Handler:           h,
 		BaseContext:       func(net.Listener) context.Context { return work },
+		ConnContext:       withConn,
 		ReadHeaderTimeout: s.opt.HeaderTimeout,
 		IdleTimeout:       s.opt.IdleTimeout,
 		MaxHeaderBytes:    16 << 10,

@@ -1,0 +1,73 @@
+package serve_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+
+	"spos/serve"
+)
+
+// wireEvents notes writes to connections and to the log, in their order.
+type wireEvents struct {
+	net.Listener
+	mu     sync.Mutex
+	events []string
+}
+
+func (w *wireEvents) add(e string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = append(w.events, e)
+}
+
+func (w *wireEvents) Accept() (net.Conn, error) {
+	c, err := w.Listener.Accept()
+	return &eventConn{c, w}, err
+}
+
+func (w *wireEvents) Write(p []byte) (int, error) { // of the log
+	if bytes.Contains(p, []byte("msg=request")) {
+		w.add("line")
+	}
+	return len(p), nil
+}
+
+type eventConn struct {
+	net.Conn
+	w *wireEvents
+}
+
+func (c *eventConn) Write(p []byte) (int, error) {
+	c.w.add("answer")
+	return c.Conn.Write(p)
+}
+
+// TestAnswerGoesOutAtOnce holds short answers to one write, the last thing before they are accounted for.
+func TestAnswerGoesOutAtOnce(t *testing.T) {
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wireEvents{Listener: ln}
+	in := serve.TensorInfo{Name: "x", Type: serve.FP32, Shape: []int64{1000}}
+	url := start(t, serve.Options{Listener: w, Logger: slog.New(slog.NewTextHandler(w, nil))}, echoModel("m", in))
+	for range 3 {
+		body := bytes.Repeat([]byte{1, 2, 3, 0}, 1000) // with a header, more than net/http sends at a time
+		r := send(t, "POST", url+"/v2/models/m/infer", map[string]string{"Inference-Header-Content-Length": "0"}, body)
+		if r.code != http.StatusOK || !bytes.HasSuffix(r.body, body) {
+			t.Fatalf("%d, %d bytes", r.code, len(r.body))
+		}
+	}
+	send(t, "POST", url+"/v2/models/m/infer", nil, []byte("{"))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	// The line of the last may be yet to come.
+	if got := fmt.Sprint(w.events[:7]); got != "[answer line answer line answer line answer]" {
+		t.Errorf("%s", got)
+	}
+}
