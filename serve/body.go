@@ -131,18 +131,22 @@ func emptyIsCorrupt(err error) error {
 
 // drain reads a short rest of a refused request, so that a client that is still writing gets to read the answer and
 // keeps its connection. It leaves a deadline for what net/http reads after it.
-func drain(w http.ResponseWriter, r *http.Request) {
+func drain(w *recorder, r *http.Request) {
 	const most, patience = 1 << 20, time.Second
 	if r.ContentLength == 0 || !setReadDeadline(w, time.Now().Add(patience)) {
 		return
 	}
 	if r.ContentLength > 0 && r.ContentLength <= most && r.Header.Get("Expect") == "" {
+		if w.conn != nil {
+			w.conn.waste = true
+			defer func() { w.conn.waste = false }()
+		}
 		discard(r.Body)
 	}
 }
 
 // waste takes what nobody reads. It is large, because a full queue has to throw whole tensors away, and each read costs
-// as much as copying tens of kilobytes.
+// as much as copying tens of kilobytes. On Linux its memory stays untouched.
 var waste = sync.Pool{New: func() any { return new([256 << 10]byte) }}
 
 // discard reads to the end. An answer follows whatever happens here; a connection that cannot be drained is closed by

@@ -5,18 +5,19 @@ import (
 	"net"
 )
 
-// limitedConn is a connection of a limitedListener. Its writes can be told what net/http, in between, does not know
-// of them.
+// limitedConn is a connection of a limitedListener. Its reads and writes can be told what net/http, in between, does
+// not know of them.
 type limitedConn struct {
 	net.Conn
 	release func()
 	holding bool
 	held    []byte // written, but not yet sent
+	waste   bool   // nobody looks at the large reads
 }
 
 type connKey struct{}
 
-// withConn is http.Server's ConnContext. A connection under TLS is left alone.
+// withConn is http.Server's ConnContext. A connection under TLS is left alone: what is read of it has to be decrypted.
 func withConn(ctx context.Context, c net.Conn) context.Context {
 	if l, ok := c.(*limitedConn); ok {
 		return context.WithValue(ctx, connKey{}, l)
@@ -62,6 +63,18 @@ func (c *limitedConn) Write(p []byte) (int, error) {
 		}
 	}
 	return c.Conn.Write(p)
+}
+
+// bufferSize is what net/http reads at a time, unless it is asked for more of a body.
+const bufferSize = 4 << 10
+
+// Read reads. Its shorter reads may reach into the next request, and one of a single byte waits for the client to go
+// while the request is answered.
+func (c *limitedConn) Read(p []byte) (int, error) {
+	if len(p) > bufferSize && c.waste {
+		return c.discard(p)
+	}
+	return c.Conn.Read(p)
 }
 
 func (c *limitedConn) Close() error {
