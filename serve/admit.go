@@ -42,6 +42,44 @@ func (g *gate) refuse() error {
 	return g.busy()
 }
 
+// full refuses a request of which nothing is known but that it is one: every queue is full, so the one that it is for
+// is. Of a call, grpc then throws away what comes of the message, instead of keeping a tensor for each until a handler
+// has seen the name of the model in it. The refusal is counted where only one version is served.
+func (s *Server) full(c *call) error {
+	var only *slot
+	served := 0
+	for _, e := range *s.catalog.Load() {
+		for _, sl := range e.slots {
+			v := sl.live.Load()
+			if v == nil {
+				if state, _ := sl.status(); state == StateUnknown || state == StateLoading {
+					return nil // a request may load it
+				}
+				continue
+			}
+			if v.gate.inside.Load() < v.gate.limit {
+				return nil
+			}
+			only = sl
+			served++
+		}
+	}
+	if served == 0 {
+		return nil
+	}
+	if served > 1 {
+		return errBusy
+	}
+	v := only.acquire()
+	if v == nil {
+		return nil
+	}
+	c.found, c.model = v, v.info.Name
+	err := v.gate.busy()
+	v.stats.request(&c.spans, err)
+	return err
+}
+
 // busy is the refusal, and when to come again: by then, what is inside now will be done.
 func (g *gate) busy() error {
 	g.met.rejected("queue_full")

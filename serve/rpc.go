@@ -177,9 +177,16 @@ func (g *rpcServer) admit(ctx context.Context, info *tap.Info) (context.Context,
 	ctx = context.WithValue(ctx, rpcKey{}, r)
 	g.traceCall(ctx, r, info.Header)
 	var err error
-	if r.token, err = g.s.access.authorize(g.scopeOf(r.route), info.Header.Get("authorization")); err != nil {
+	r.token, err = g.s.access.authorize(g.scopeOf(r.route), info.Header.Get("authorization"))
+	if err == nil && r.route == "ModelInfer" {
+		err = g.s.full(&r.call)
+	}
+	if err != nil {
 		g.account(ctx, &r.call, err, 0, time.Since(r.start))
 		g.traceRPC(&r.call, err)
+		if r.found != nil {
+			r.found.release()
+		}
 		return nil, status.Convert(err).Err()
 	}
 	ctx, r.cancel = context.WithCancelCause(ctx)

@@ -1,0 +1,91 @@
+package serve_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"spos/serve"
+	"spos/serve/oippb"
+)
+
+// inferWithout opens a call of ModelInfer and sends no message. It returns what the server says of it.
+func (b *rpcBubble) inferWithout(ctx context.Context) error {
+	b.t.Helper()
+	stream, err := b.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, oippb.GRPCInferenceService_ModelInfer_FullMethodName)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return stream.RecvMsg(new(emptypb.Empty))
+}
+
+// TestRPCFullQueueTakesNoMessage: a call is refused by its header alone where every queue is full, and only there.
+func TestRPCFullQueueTakesNoMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		busy, other := newGated(), newGated()
+		other.info.Name = "other"
+		b := newRPCBubble(t, serve.Options{Cores: 1, Queue: 1}, busy, other)
+		defer b.finish()
+		accepted := []<-chan error{b.infer(t.Context(), 0), b.infer(t.Context(), 0)}
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		waiting := make(chan error, 1)
+		go func() { waiting <- b.inferWithout(ctx) }()
+		synctest.Wait()
+		select {
+		case err := <-waiting:
+			t.Errorf("the other model has room, and a call that may be for it got %v", err)
+		default:
+		}
+		cancel()
+		<-waiting
+		close(other.gate)
+		q := rawRequest(floats(1, 2, 3), 1, 3)
+		q.ModelName = "other"
+		for range 2 { // whose run waits for the core
+			done := make(chan error, 1)
+			accepted = append(accepted, done)
+			go func() {
+				_, err := client(b.conn).ModelInfer(t.Context(), q)
+				done <- err
+			}()
+		}
+		synctest.Wait()
+		wantCode(t, b.inferWithout(t.Context()), codes.Unavailable, "queue is full")
+		close(busy.gate)
+		for _, c := range accepted {
+			if err := <-c; err != nil {
+				t.Errorf("an accepted request: %v", err)
+			}
+		}
+	})
+}
+
+// TestRPCFullQueueIsCounted: where there is one model, a call that is refused by its header is that model's.
+func TestRPCFullQueueIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newGated()
+		b := newRPCBubble(t, serve.Options{Cores: 1, Queue: 1}, m)
+		defer b.finish()
+		accepted := []<-chan error{b.infer(t.Context(), 0), b.infer(t.Context(), 0)}
+		synctest.Wait()
+		wantCode(t, b.inferWithout(t.Context()), codes.Unavailable, "queue is full")
+		close(m.gate)
+		for _, c := range accepted {
+			if err := <-c; err != nil {
+				t.Errorf("an accepted request: %v", err)
+			}
+		}
+		stats, err := client(b.conn).ModelStatistics(t.Context(), &oippb.ModelStatisticsRequest{Name: "m"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := stats.ModelStats[0].InferenceStats; s.Success.Count != 2 || s.Fail.Count != 1 {
+			t.Errorf("%d succeeded and %d failed, want 2 and 1", s.Success.Count, s.Fail.Count)
+		}
+	})
+}
