@@ -297,6 +297,7 @@ func (s *Server) closeModels() error {
 		}
 	}
 	s.retiring.Wait()
+	s.runners.stop()
 	return s.closeErrs.join()
 }
 

@@ -64,6 +64,10 @@ type Options struct {
 	Queue int
 	// Cores is how many cores all models together keep busy. 0: GOMAXPROCS.
 	Cores int
+	// Nice puts runs on threads of their own that are nicer than the process by so much, so that a server with more to
+	// do than it has cores refuses at once. Other programs of the machine go before its runs, too. Linux only. 0: runs
+	// have the priority of the process.
+	Nice int
 
 	// Timeout is the time from a request's last byte to its answer. 0: 30 s.
 	Timeout time.Duration
@@ -151,6 +155,7 @@ type Server struct {
 	memory  memory
 	text    sync.Pool // *bytes.Buffer, the JSON of answers
 	packers *packers
+	runners *runners // nil: runs are where their requests are
 	met     *metrics
 	tracer  trace.Tracer // nil: none
 
@@ -180,6 +185,7 @@ func New(o Options, models ...Model) (_ *Server, err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, closeAll(models), s.closeListeners())
+			s.runners.stop()
 		}
 	}()
 	s.cores = semaphore.NewWeighted(int64(s.opt.Cores))
@@ -192,6 +198,9 @@ func New(o Options, models ...Model) (_ *Server, err error) {
 		more = append(more, newTritonCollector(s))
 	}
 	if s.met, err = newMetrics(s.opt.Registry, more...); err != nil {
+		return nil, err
+	}
+	if s.runners, err = newRunners(s.opt.Cores, s.opt.Nice); err != nil {
 		return nil, err
 	}
 	first := catalog{}

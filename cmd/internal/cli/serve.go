@@ -39,6 +39,7 @@ type serveOptions struct {
 	metrics    string
 	queue      int
 	cores      int
+	nice       int
 	timeout    time.Duration
 	drain      time.Duration
 	threads    map[string]int
@@ -109,6 +110,7 @@ func (o *serveOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.metrics, "metrics", "", "address for operators alone: /metrics, health, profiles (default: /metrics on the HTTP address)")
 	f.IntVar(&o.queue, "queue", 100, "requests that may wait for a model before the next is refused with 503")
 	f.IntVar(&o.cores, "cores", 0, "cores that all models together keep busy (default: all)")
+	f.IntVar(&o.nice, "nice", 0, "run models behind all else by so much, 1 to 19: a server that has too much to do refuses at once, and other programs go before its runs")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "time from a request's last byte to its answer")
 	f.DurationVar(&o.drain, "drain-timeout", 30*time.Second, "time that accepted requests have when the server stops")
 	f.StringToIntVar(&o.threads, "model-threads", nil, "threads of one run, by model: lower latency, less throughput")
@@ -137,6 +139,9 @@ const (
 func (o serveOptions) validate() error {
 	if o.control != controlNone && o.control != controlExplicit {
 		return fmt.Errorf("--model-control %s: use %s or %s", o.control, controlNone, controlExplicit)
+	}
+	if o.nice < 0 || o.nice > 19 {
+		return fmt.Errorf("--nice %d: use 0 for no, or 1 to 19", o.nice)
 	}
 	if o.poll < 0 {
 		return fmt.Errorf("--poll %s: use 0 for never, or a duration such as 2s", o.poll)
@@ -212,7 +217,7 @@ func (o serveOptions) options(log *slog.Logger, sockets map[string]net.Listener,
 		HTTP: o.http, Listener: sockets["http"], GRPC: o.grpc, GRPCListener: sockets["grpc"],
 		Metrics: o.metrics, MetricsListener: sockets["metrics"],
 		Logger: log, Registry: metrics, Version: Version,
-		Queue: o.queue, Cores: o.cores, MaxConns: o.maxConns,
+		Queue: o.queue, Cores: o.cores, Nice: o.nice, MaxConns: o.maxConns,
 		Timeout: o.timeout, DrainTimeout: o.drain, DrainDelay: o.drainDelay,
 		TLS: o.tls, Tokens: o.tokens, ProtectHealth: o.protectHealth,
 		AllowedHosts: o.hosts, AllowedOrigins: o.origins, Pprof: o.pprof, NoPage: o.noPage, TritonMetrics: o.triton,

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package serve
+
+import "errors"
+
+func addNice(int) error { return errors.New("only Linux has priorities of threads") }
