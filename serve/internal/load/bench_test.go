@@ -192,8 +192,7 @@ func (b *bench) closed() {
 		for _, name := range []string{"raw", "grpc"} {
 			r := b.loop(name, b.dials[name], 2*b.cores, *length/5)
 			// The client took processor time that the loop in this process had for itself.
-			left := float64(b.cores) - r.ClientCPU*r.Rate/1e3
-			m.add(name, r.Rate/(alone.Rate*left/float64(b.cores)))
+			m.add(name, r.Rate/b.left(r)/(alone.Rate/(float64(b.cores)-alone.Others)))
 		}
 		m.add("run", alone.Rate)
 	}
@@ -208,6 +207,13 @@ func (b *bench) closed() {
 			b.loop(name, b.dials[name], clients, *length)
 		}
 	}
+}
+
+// left is how many cores the server had: those that neither the client, which works on the same ones and all the harder
+// the more it offers, nor other programs took.
+func (b *bench) left(r row) float64 {
+	requests := float64(r.Count["answered"]+r.Count["refused"]) / r.Seconds
+	return float64(b.cores) - r.ClientCPU*requests/1e3 - r.Others
 }
 
 // peak is the best of closed loops: the rate that shares of load are of, and the processor time that the client took.
@@ -236,8 +242,7 @@ func (b *bench) open() {
 	}
 }
 
-// storm offers multiples of what the server can do. Its client works on the same cores, and all the harder the more it
-// offers: what it takes is counted as not there.
+// storm offers multiples of what the server can do.
 func (b *bench) storm() {
 	for name := range strings.FieldsSeq(*storms) {
 		peak := b.peak(name)
@@ -246,14 +251,10 @@ func (b *bench) storm() {
 			what := fmt.Sprintf("%s at %g times", name, times)
 			r := b.offer(what, name, times*peak.Rate, *storm)
 			after := b.loop("after "+what, b.dials[name], 1, time.Second)
-			cores := func(r row) float64 {
-				answers := float64(r.Count["answered"]+r.Count["refused"]) / r.Seconds
-				return float64(b.cores) - r.ClientCPU*answers/1e3
-			}
 			b.notes = append(
 				b.notes,
 				note{Name: what + ": goodput of the peak", Value: r.Rate / peak.Rate},
-				note{Name: what + ": goodput of the peak, for the cores that the client left", Value: r.Rate / (peak.Rate * cores(r) / cores(peak)), Least: 0.9},
+				note{Name: what + ": goodput of the peak, for the cores that the client and others left", Value: r.Rate / (peak.Rate * b.left(r) / b.left(peak)), Least: 0.9},
 				note{Name: what + ": p99 of refusals, ms", Value: r.Refusal.P99, Most: 50},
 				note{Name: what + ": p99 of answers, ms", Value: r.Latency.P99, Most: 1e3 * 1.5 * (100 + float64(b.cores)) / peak.Rate},
 				note{Name: what + ": p50 in the second after it, times the usual", Value: after.Latency.P50 / usual.Latency.P50, Most: 1.5},
