@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -32,9 +33,9 @@ type Campaign struct {
 	Budget  time.Duration // no session is begun after so long; 0 means no bound
 	Known   *Table        // of an earlier campaign; its measurements count, nil: none
 	Log     *slog.Logger
-	// Progress is told of every session: done of total, and the last net; nil
-	// means that nobody asks.
-	Progress func(done, total int, net arch.Arch)
+	// Progress is told of every session, one at a time: done of total; nil means
+	// that nobody asks.
+	Progress func(done, total int)
 }
 
 func (t *Table) count(r Role) int {
@@ -128,12 +129,13 @@ func (c *Campaign) Run(ctx context.Context) (*Table, error) {
 // collection is a campaign under way.
 type collection struct {
 	*Campaign
-	meter       Meter
-	results     map[arch.Arch]Measurement
-	raw         map[arch.Arch]Result // what this campaign measured, of the phase under way
-	warnings    map[arch.Arch][]string
-	done, total int
-	now         arch.Arch
+	meter    Meter
+	results  map[arch.Arch]Measurement
+	raw      map[arch.Arch]Result // what this campaign measured, of the phase under way
+	warnings map[arch.Arch][]string
+	total    int
+	mu       sync.Mutex // of done: a device may time several at once
+	done     int
 }
 
 // recall takes over what an earlier table knows.
@@ -200,7 +202,7 @@ func (w *collection) round(ctx context.Context, nets []Measurement, phase, round
 		if len(w.results[nets[i].Arch].Sessions) <= round {
 			order = append(order, nets[i].Arch)
 		} else {
-			w.done++
+			w.advance(1, false)
 		}
 	}
 	w.meter.Protocol.Sessions = round + 1
@@ -212,18 +214,17 @@ func (w *collection) round(ctx context.Context, nets []Measurement, phase, round
 				return err
 			}
 		}
-		before := w.done
+		before := w.count()
 		results, err := w.meter.Measure(ctx, models...)
 		if err != nil {
 			return errors.Join(err, context.Cause(ctx))
 		}
-		w.done = before + len(part) // whatever was repeated, or found in the cache
+		w.advance(before+len(part)-w.count(), true) // whatever was repeated, or found in the cache
 		for i, r := range results {
 			w.results[part[i]] = measured(r)
 			w.raw[part[i]] = r
 			w.warnings[part[i]] = r.Warnings
 		}
-		w.tell(part[len(part)-1])
 	}
 	return nil
 }
@@ -242,10 +243,20 @@ func (w *collection) settle(nets []Measurement) {
 	}
 }
 
-func (w *collection) tell(a arch.Arch) {
-	if w.Progress != nil {
-		w.Progress(min(w.done, w.total), w.total, a)
+// advance counts sessions.
+func (w *collection) advance(by int, tell bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.done += by
+	if w.Progress != nil && tell {
+		w.Progress(min(w.done, w.total), w.total)
 	}
+}
+
+func (w *collection) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.done
 }
 
 func (w *collection) model(a arch.Arch) (Model, error) {
@@ -267,11 +278,13 @@ func (w *collection) Time(ctx context.Context, t Task) (Sample, error) {
 	}
 	s, err := w.Device.Time(ctx, t)
 	if err == nil && t.Key != "" {
-		w.done++
-		w.tell(w.now)
+		w.advance(1, true)
 	}
 	return s, err
 }
+
+// Width is the device's, see [Width].
+func (w *collection) Width() int { return Width(w.Device) }
 
 func (w *collection) Fingerprint(ctx context.Context, model []byte, p Protocol) (Fingerprint, error) {
 	return w.Device.Fingerprint(ctx, model, p)

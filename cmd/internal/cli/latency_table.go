@@ -33,6 +33,7 @@ type tableOptions struct {
 	threads  int
 	batch    int
 	json     bool
+	provider ProviderFlags
 }
 
 func newLatencyTableCommand() *cobra.Command {
@@ -63,6 +64,7 @@ an existing table is added to.`,
 	}
 	f := cmd.Flags()
 	o.device.Add(cmd, false)
+	o.provider.Add(cmd)
 	jsonFlag(cmd, &o.json)
 	f.StringVarP(&o.output, "output", "o", "", "the table's file (default SPACE-DEVICE.table.json)")
 	f.IntVar(&o.nets, "nets", 40, "whole nets that correct the sums")
@@ -84,7 +86,8 @@ func (o tableOptions) protocol() (latency.Protocol, error) {
 	p := latency.Screening()
 	p.Mode, p.Gap, p.Threads, p.Batch, p.Sessions = latency.Mode(o.mode), o.gap, o.threads, o.batch, o.sessions
 	p.Runs = cmp.Or(o.runs, p.Runs)
-	return p, errors.Join(p.Validate(), atLeast("--nets", o.nets, 0), atLeast("--holdout", o.holdout, 0))
+	err := o.provider.Apply(&p)
+	return p, errors.Join(err, p.Validate(), atLeast("--nets", o.nets, 0), atLeast("--holdout", o.holdout, 0))
 }
 
 func atLeast(flag string, n, least int) error {
@@ -136,10 +139,10 @@ func latencyTableFunc(cmd *cobra.Command, name string, o tableOptions) (err erro
 
 	task := (*Task)(nil)
 	c := latency.Campaign{
-		Space: space, Seed: o.seed, Device: devices[0], Protocol: p, Cache: cache,
+		Space: space, Seed: o.seed, Device: devices[0].Device, Protocol: p, Cache: cache,
 		Nets: o.nets, Holdout: o.holdout, Budget: o.budget, Known: known, Log: progress.Log,
 		Model: func(n *arch.Net) (latency.Model, error) { return CandidateModel(n, p.Batch) },
-		Progress: func(done, total int, _ arch.Arch) {
+		Progress: func(done, total int) {
 			if task == nil {
 				task = progress.Task("sessions", total, max(0, done-1))
 			}
