@@ -2,8 +2,10 @@ package ort_test
 
 import (
 	"errors"
+	"os"
 	"runtime"
 	"runtime/metrics"
+	"strings"
 	"testing"
 	"time"
 
@@ -72,5 +74,34 @@ func TestTimeModes(t *testing.T) {
 	f.Close()
 	if err := f.Time(make([]time.Duration, 1), 0, nil); !errors.Is(err, ort.ErrClosed) {
 		t.Errorf("after Close: %v, want ErrClosed", err)
+	}
+}
+
+// TestTimeFails: an index outside of its table is found in a run, by the
+// library.
+func TestTimeFails(t *testing.T) {
+	model, err := os.ReadFile("../../latency/testdata/tokens.onnx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := open(t).NewSession(model, ort.Options{Name: "tokens"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ids := []int64{0, 1}
+	mask := ort.Tensor{Type: ort.Bool, Shape: []int64{1, 2}, Data: []byte{1, 1}}
+	f, err := s.Fix([]ort.Tensor{ort.Of(ids, 1, 2), mask}, []ort.Tensor{ort.Of([]float32{0})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	times := make([]time.Duration, 3)
+	if err := f.Time(times, 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	ids[1] = 99
+	if err := f.Time(times, 0, nil); err == nil || !strings.Contains(err.Error(), "tokens") || !strings.Contains(err.Error(), "99") {
+		t.Errorf("an index out of range: %v, want an error that names model and index", err)
 	}
 }

@@ -58,7 +58,7 @@ func latencyReportFunc(cmd *cobra.Command, args []string, o reportOptions) error
 		inputs = append(inputs, more...)
 	}
 	report := latencyreport.New(o.title, inputs)
-	report.Foot = "Written by spos " + Version + ". Intervals are 95 % intervals of the median."
+	report.Foot = "Written by spos " + Version + ". Intervals hold a repeat's median in 95 of 100 cases."
 	var b bytes.Buffer
 	if err := page.Write(&b, report); err != nil {
 		return err
