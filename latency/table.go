@@ -16,7 +16,7 @@ type Role string
 const (
 	InSitu     Role = "in-situ"    // the base net, or it with one candidate at the places of one geometry
 	Correction Role = "correction" // a whole net, drawn at random and chosen for what it tells
-	Holdout    Role = "holdout"    // drawn uniformly; the audit's, and never fitted
+	Holdout    Role = "holdout"    // drawn at random; the audit's, and never fitted
 )
 
 // Measurement is one whole net of a table.

@@ -2,6 +2,7 @@ package latency
 
 import (
 	"hash/fnv"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -126,17 +127,46 @@ func holds(a arch.Arch, seed uint64) bool {
 // runs out of them.
 const draws = 4000
 
-// heldOut draws n nets uniformly, none of them among taken; fewer where the
+// heldOut draws n nets from the whole range of the space, none of them among taken; fewer where the
 // space has no more. More of one seed begin with fewer.
 func heldOut(s *arch.Space, seed uint64, n int, taken []arch.Arch) []arch.Arch {
 	return draw(s, rand.New(rand.NewPCG(seed, 1)), n, func(a arch.Arch) bool { return holds(a, seed) && !slices.Contains(taken, a) })
+}
+
+// tilted draws a net that leans towards cheap or dear candidates, each net by
+// an inclination of its own: uniform nets of many blocks all cost about the
+// same, and a search goes to where they do not.
+func tilted(s *arch.Space, rng *rand.Rand) arch.Arch {
+	const steepest = 3 // e⁶ between the cheapest and the dearest candidate of a block
+	lean := steepest * (2*rng.Float64() - 1)
+	choices := make([]int, s.Len())
+	for b := range choices {
+		macs := make([]int64, len(s.Candidates(b)))
+		for c := range macs {
+			macs[c] = s.BlockCost(b, c).MACs
+		}
+		low, high := slices.Min(macs), slices.Max(macs)
+		weights, sum := make([]float64, len(macs)), 0.0
+		for c, m := range macs {
+			weights[c] = math.Exp(lean * (2*float64(m-low)/float64(max(1, high-low)) - 1))
+			sum += weights[c]
+		}
+		at := sum * rng.Float64()
+		for c, w := range weights {
+			if at -= w; at < 0 || c == len(weights)-1 {
+				choices[b] = c
+				break
+			}
+		}
+	}
+	return arch.Make(choices)
 }
 
 func draw(s *arch.Space, rng *rand.Rand, n int, good func(arch.Arch) bool) []arch.Arch {
 	var list []arch.Arch
 	seen := map[arch.Arch]bool{}
 	for tries := 0; len(list) < n && tries < draws; tries++ {
-		if a := s.Canonical(s.Sample(rng)); !seen[a] && good(a) {
+		if a := s.Canonical(tilted(s, rng)); !seen[a] && good(a) {
 			seen[a] = true
 			list, tries = append(list, a), 0
 		}
