@@ -54,30 +54,6 @@ type Agent struct {
 	lost  bool // it has drifted for good, as far as resting could tell; with the turn
 }
 
-// AgentState is what an agent is doing.
-type AgentState string
-
-// The states.
-const (
-	AgentIdle      AgentState = "idle"
-	AgentMeasuring AgentState = "measuring" // a task or the sentinel
-	AgentCooling   AgentState = "cooling"   // resting before a task
-	AgentDrifted   AgentState = "drifted"   // resting, for the sentinel's time has changed
-	AgentPaused    AgentState = "paused"    // as it was asked to be
-)
-
-// AgentStatus is what an agent says of itself.
-type AgentStatus struct {
-	Version     string        `json:"version"`
-	State       AgentState    `json:"state"`
-	Fingerprint Fingerprint   `json:"fingerprint"`           // of a screening measurement, without a model
-	Tasks       int           `json:"tasks"`                 // answered since it started
-	Drift       float64       `json:"drift,omitempty"`       // the sentinel's last time over its first; 0: not looked yet
-	LookedAgo   time.Duration `json:"looked_ago_ns"`         // how long ago that was
-	Sentinel    time.Duration `json:"sentinel_ns,omitempty"` // its first time: how fast the device is
-	Celsius     float64       `json:"celsius,omitempty"`     // its hottest zone, where it says
-}
-
 // sentinelONNX is a stem, inverted residuals and a classifier: what candidates
 // are made of, in a size that takes half a millisecond or a few (testdata/models.py).
 //
@@ -111,8 +87,8 @@ func (a *Agent) root() fs.FS {
 // long, until ctx ends (nil) or the device cannot measure at all.
 func (a *Agent) Run(ctx context.Context) error {
 	a.init()
-	if err := a.hold(ctx); err != nil {
-		return nil //nolint:nilerr // it was asked to end
+	if !a.hold(ctx) {
+		return nil
 	}
 	fp, err := a.Device.Fingerprint(ctx, nil, Screening())
 	if err == nil {
@@ -122,10 +98,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 	}
 	a.letGo()
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
+	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("latency: this device cannot measure its sentinel: %w", err)
 	}
 	for idle := cmp.Or(a.Idle, time.Minute); ; {
@@ -133,7 +106,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		wait := idle - time.Since(a.acted)
 		a.mu.Unlock()
 		if wait <= 0 {
-			if a.hold(ctx) != nil {
+			if !a.hold(ctx) {
 				return nil
 			}
 			a.lookAgain(ctx)
@@ -150,22 +123,6 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 }
 
-// Status may be asked for at any time.
-func (a *Agent) Status() AgentStatus {
-	a.init()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	s := a.status
-	if !a.looked.IsZero() {
-		s.LookedAgo = time.Since(a.looked)
-	}
-	if a.resume != nil && s.State == AgentIdle {
-		s.State = AgentPaused
-	}
-	s.Celsius, _ = hottest(a.root())
-	return s
-}
-
 // Do does a task and returns the answer. What is wrong with the task or its
 // model is an answer as well. An error comes only once ctx has ended: where the
 // device itself is at fault, Run ends with it, and whoever calls both ends ctx.
@@ -175,8 +132,8 @@ func (a *Agent) Do(ctx context.Context, body, model []byte) ([]byte, error) {
 	if refusal != nil {
 		return json.Marshal(reply{Fault: refusal})
 	}
-	if err := a.hold(ctx); err != nil {
-		return nil, err
+	if !a.hold(ctx) {
+		return nil, context.Cause(ctx)
 	}
 	defer a.letGo()
 	if err := a.steady(ctx); err != nil {
@@ -320,25 +277,25 @@ func (a *Agent) cool(ctx context.Context) (note string, err error) {
 	return "", nil
 }
 
-// hold waits for the device, and for the end of a pause.
-func (a *Agent) hold(ctx context.Context) error {
+// hold waits for the device, and for the end of a pause; false: ctx has ended.
+func (a *Agent) hold(ctx context.Context) bool {
 	for {
 		select {
 		case <-a.turn:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return false
 		}
 		a.mu.Lock()
 		resume := a.resume
 		a.mu.Unlock()
 		if resume == nil {
-			return nil
+			return true
 		}
 		a.turn <- struct{}{}
 		select {
 		case <-resume:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return false
 		}
 	}
 }
@@ -347,40 +304,6 @@ func (a *Agent) letGo() {
 	a.enter(AgentIdle)
 	a.turn <- struct{}{}
 }
-
-func (a *Agent) pause(on bool) {
-	a.mu.Lock()
-	switch {
-	case on && a.resume == nil:
-		a.resume = make(chan struct{})
-	case !on && a.resume != nil:
-		close(a.resume)
-		a.resume = nil
-	}
-	a.mu.Unlock()
-	if a.Changed != nil {
-		a.Changed()
-	}
-}
-
-func (a *Agent) enter(s AgentState) {
-	a.change(func(status *AgentStatus) { status.State = s })
-}
-
-func (a *Agent) change(f func(*AgentStatus)) {
-	a.mu.Lock()
-	before := a.status
-	f(&a.status)
-	a.acted = time.Now()
-	rests := resting(before.State) || resting(a.status.State)
-	news := rests && a.status.State != before.State || a.status.Drift != before.Drift || a.status.Fingerprint.Key() != before.Fingerprint.Key()
-	a.mu.Unlock()
-	if news && a.Changed != nil {
-		a.Changed()
-	}
-}
-
-func resting(s AgentState) bool { return s == AgentCooling || s == AgentDrifted || s == AgentPaused }
 
 // fail makes Run end.
 func (a *Agent) fail(err error) {

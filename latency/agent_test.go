@@ -71,7 +71,6 @@ type wire struct {
 	kept   map[string][]byte
 	done   int // tasks that reached an agent
 	away   map[string]bool
-	back   chan struct{}
 }
 
 func (w *wire) wait(ctx context.Context, device string) (*latency.Agent, error) {

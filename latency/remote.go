@@ -175,9 +175,10 @@ func (r *Remote) watch(ctx context.Context) error {
 	var gone time.Time
 	for every := time.Second; sleep(ctx, every) == nil; every = watchEvery {
 		why := r.look(ctx)
+		if ctx.Err() != nil {
+			break
+		}
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case why == "":
 			r.isBack()
 			gone = time.Time{}

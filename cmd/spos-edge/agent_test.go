@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -186,7 +185,7 @@ func TestPair(t *testing.T) {
 		}
 		candidates[i] = latency.Model{Name: fmt.Sprint(i), Bytes: text}
 	}
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	remote := func(name string) *latency.Remote {
 		return &latency.Remote{Courier: conn, Name: name, Version: "dev", Log: log}
 	}
