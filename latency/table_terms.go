@@ -99,6 +99,7 @@ func proxy(o *arch.Op) float64 {
 		each += o.Kernel * o.Kernel * o.In.C / o.Groups
 	case arch.Linear:
 		each += o.In.C
+	default: // elements only
 	}
 	return float64(each) * float64(o.Out.Numel())
 }
