@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 
 	"spos/internal/arch"
 )
@@ -106,7 +107,9 @@ func (t *Table) audit() error {
 		if m.Role == Correction {
 			left = append(left, a)
 		}
-		ends = append(ends, a)
+		if !strings.ContainsRune(string(m.Arch), gone) {
+			ends = append(ends, a)
+		}
 	}
 	slices.SortStableFunc(ends, func(a, b audited) int { return cmp.Compare(a.is, b.is) })
 	t.audits = [2]Audit{t.auditOf(heldOutKind, held), t.auditOf(leftOutKind, left)}
