@@ -45,7 +45,7 @@ const (
 // A machine that is in another mode at the other time (another clock, a
 // neighbour that has come) is beyond any interval: a [Sentinel] sees that.
 type Estimate struct {
-	P50      time.Duration // median over sessions of each session's median
+	P50      time.Duration // median over sessions that nothing slowed of each session's median
 	P90      time.Duration // of all runs
 	Min      time.Duration // of all runs: what the code takes when nothing disturbs
 	Low      time.Duration // 95 % interval of a repeat's P50
@@ -63,25 +63,34 @@ const (
 	priorWeight = 4 // how many sessions the assumed spread counts for
 )
 
-// estimate needs at least one session and a run in each; spread is the
-// assumed deviation between sessions, drift that between times.
+// all puts in what is of all runs.
+func (e *Estimate) all(samples []Sample) {
+	var runs []time.Duration
+	for _, s := range samples {
+		runs = append(runs, s.Runs...)
+	}
+	slices.Sort(runs)
+	e.Runs, e.Sessions = len(runs), len(samples)
+	e.Min = runs[0]
+	e.P90 = runs[quantileIndex(len(runs), 0.9)]
+}
+
+// estimate is P50 and its interval. It needs at least one session and a run in
+// each; spread is the assumed deviation between sessions, drift that between
+// times.
 func estimate(sessions [][]time.Duration, spread, drift float64) Estimate {
-	e := Estimate{Sessions: len(sessions)}
-	var all []time.Duration
+	var e Estimate
+	n := 0
 	logs := make([][]float64, len(sessions)) // runs
 	meds := make([]float64, len(sessions))   // medians
 	for i, runs := range sessions {
-		all = append(all, runs...)
+		n += len(runs)
 		logs[i] = logGroups(runs)
 		meds[i] = math.Log(median(slices.Clone(runs)))
 	}
-	slices.Sort(all)
-	e.Runs = len(all)
-	e.Min = all[0]
-	e.P90 = all[quantileIndex(len(all), 0.9)]
 	e.P50 = fromLog(median(slices.Clone(meds)))
 
-	rng := rand.New(rand.NewPCG(bootSeed, uint64(len(all))))
+	rng := rand.New(rand.NewPCG(bootSeed, uint64(n)))
 	within := 0.0
 	for _, x := range logs {
 		within += sumSquares(blockMedians(rng, x)) / resamples / float64(len(logs))

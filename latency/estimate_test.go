@@ -38,11 +38,17 @@ func TestQuantileIndex(t *testing.T) {
 
 func TestEstimatePoints(t *testing.T) {
 	const us = time.Microsecond
-	e := estimate([][]time.Duration{
+	sessions := [][]time.Duration{
 		{100 * us, 110 * us, 500 * us},
 		{120 * us, 130 * us, 140 * us},
 		{100 * us, 90 * us, 100 * us},
-	}, 0.02, 0)
+	}
+	e := estimate(sessions, 0.02, 0)
+	var samples []Sample
+	for _, runs := range sessions {
+		samples = append(samples, Sample{Runs: runs})
+	}
+	e.all(samples)
 	// Medians 110, 130, 100; of the nine runs the ninth in order is the 0.9 quantile.
 	want := Estimate{P50: 110 * us, P90: 500 * us, Min: 90 * us, Low: e.Low, High: e.High, Runs: 9, Sessions: 3}
 	if e != want {

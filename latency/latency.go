@@ -62,6 +62,7 @@ type Sample struct {
 	Preempted int64   `json:"preempted"` // times the thread was taken off its processor during Runs
 	Load      float64 `json:"load"`      // the machine's load average at the start, -1 where unknown
 
+	Reference   Reference   `json:"reference,omitzero"`
 	Disturbance Disturbance `json:"disturbance,omitzero"`
 
 	Fingerprint Fingerprint `json:"fingerprint"`

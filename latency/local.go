@@ -37,8 +37,13 @@ type Local struct {
 	// in the directory for temporary files: who measures on other processors is
 	// not waited for. Where a file cannot be made, nobody is.
 	Lock string
+	// Quiet is the file in which the processes of this machine tell each other
+	// how fast it is when nothing disturbs it: see [Reference]. "" means that
+	// each finds out for itself.
+	Quiet string
 
 	mu     sync.Mutex
+	gauge  *gauge                    // nil until needed
 	placed map[string]*ort.Placement // what [Local.place] has found
 }
 
@@ -200,6 +205,9 @@ func (l *Local) timed(ctx context.Context, fixed *ort.Fixed, p Protocol, s *Samp
 		evict = make([]byte, max(64<<20, 2*lastLevelCache(l.root())))
 	}
 	loop := loop{func(times []time.Duration) error { return fixed.Time(times, idle, evict) }}
+	if s.Reference, err = l.await(ctx, p, s.Fingerprint); err != nil {
+		return err
+	}
 	at, clock := count(l.root()), spin()
 	defer func() {
 		end := spin()
@@ -214,7 +222,24 @@ func (l *Local) timed(ctx context.Context, fixed *ort.Fixed, p Protocol, s *Samp
 	before := preemptions()
 	err = loop.measure(ctx, s.Runs, each+idle)
 	s.Preempted = preemptions() - before
+	if err == nil && s.Reference != (Reference{}) {
+		s.Reference.After, err = l.gauge.look()
+	}
 	return err
+}
+
+// await waits for a quiet machine as far as p has patience. Only the
+// processor's own provider, on one thread, is what the reference is like.
+func (l *Local) await(ctx context.Context, p Protocol, fp Fingerprint) (r Reference, err error) {
+	if fp.Session.Provider != ort.CPU || p.Threads > 1 {
+		return r, nil
+	}
+	if l.gauge == nil {
+		if l.gauge, err = newGauge(l.Runtime, fp, l.Quiet); err != nil {
+			return r, err
+		}
+	}
+	return l.gauge.await(ctx, p.Patience)
 }
 
 // bound tells the library where its own threads belong: it counts processors

@@ -30,7 +30,8 @@ func (m Model) graph() string {
 }
 
 // MeasureAll times p.Sessions sessions of each model, a session of every model
-// before the next of any, so that drift of the machine hits all alike. Results
+// before the next of any, so that drift of the machine hits all alike. For
+// each session that something slowed there is another, up to p.Redo. Results
 // are in the order of the models. An error names its model.
 func MeasureAll(ctx context.Context, r Runner, models []Model, p Protocol) ([]Result, error) {
 	return measureMore(ctx, r, models, make([][]Sample, len(models)), p, 0)
@@ -55,14 +56,23 @@ func measureMore(ctx context.Context, r Runner, models []Model, have [][]Sample,
 			}
 		}
 	}
-	err := inOrder(ctx, Width(r), len(todo), func(ctx context.Context, n int) (err error) {
-		at := todo[n]
-		m := models[at.model]
-		samples[at.model][at.session], err = sample(ctx, r, m, p, m.session(at.session, try))
-		return err
-	})
-	if err != nil {
-		return nil, err
+	for len(todo) > 0 {
+		err := inOrder(ctx, Width(r), len(todo), func(ctx context.Context, n int) (err error) {
+			at := todo[n]
+			m := models[at.model]
+			samples[at.model][at.session], err = sample(ctx, r, m, p, m.session(at.session, try))
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		todo = todo[:0]
+		for i := range models {
+			if n := len(samples[i]); n < p.Sessions+p.Redo && len(undisturbed(samples[i])) < p.Sessions {
+				samples[i] = append(samples[i], Sample{})
+				todo = append(todo, place{n, i})
+			}
+		}
 	}
 	return newResults(models, samples, p), nil
 }

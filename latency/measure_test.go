@@ -419,3 +419,37 @@ func TestResultForms(t *testing.T) {
 		}
 	}
 }
+
+// TestRedo: for a session that a neighbour slowed there is another, and it
+// does not count; a machine that does not come back is not measured for ever.
+func TestRedo(t *testing.T) {
+	for name, c := range map[string]struct {
+		slow     func(call int) bool
+		sessions int
+		p50      time.Duration
+	}{
+		"none":                  {func(int) bool { return false }, 6, 100 * time.Microsecond},
+		"two":                   {func(call int) bool { return call == 1 || call == 4 }, 8, 100 * time.Microsecond},
+		"one of the added, too": {func(call int) bool { return call == 1 || call == 6 }, 8, 100 * time.Microsecond},
+		"all but one":           {func(call int) bool { return call > 0 }, 6, 120 * time.Microsecond}, // it may be chance
+		"half":                  {func(call int) bool { return call%2 > 0 }, 11, 100 * time.Microsecond},
+	} {
+		f := &fake{speed: func(call int) float64 {
+			if c.slow(call) {
+				return 1.2
+			}
+			return 1
+		}}
+		p := latency.Confirmation()
+		r, err := latency.Measure(t.Context(), f, models("100")[0], p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Sessions != c.sessions || r.P50 != c.p50 {
+			t.Errorf("%s: %v in %d sessions, want %v in %d", name, r.P50, r.Sessions, c.p50, c.sessions)
+		}
+		if said := strings.Contains(strings.Join(r.Warnings, "\n"), "set aside"); said != (c.sessions > 6) {
+			t.Errorf("%s: %q", name, r.Warnings)
+		}
+	}
+}

@@ -28,7 +28,7 @@ func (l *Local) locate(model []byte, p Protocol, o ort.Options, s *Sample) (unpl
 	case errors.Is(unplaced, ort.ErrProvider):
 		return nil, unplaced
 	case unplaced != nil && p.Fallback >= 1:
-		return nil, nil //nolint:nilerr // not to know is allowed as well
+		return nil, nil // not to know is allowed as well
 	case unplaced != nil:
 		return unplaced, nil
 	}

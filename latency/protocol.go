@@ -49,6 +49,12 @@ type Protocol struct {
 	Runs      int           `yaml:"runs" json:"runs"`             // timed runs of a session, at least
 	MinTime   time.Duration `yaml:"min_time" json:"min_time_ns"`  // and their time together, at least
 	Sessions  int           `yaml:"sessions" json:"sessions"`     // sessions of a model
+	// Redo is how many sessions are added, at most, for those that something
+	// slowed.
+	Redo int `yaml:"redo,omitempty" json:"redo,omitempty"`
+	// Patience is how long a session waits for the machine to be as fast as it
+	// has been: see [Reference].
+	Patience time.Duration `yaml:"patience,omitempty" json:"patience_ns,omitempty"`
 	// Spread is what one session's median is assumed to deviate from the next
 	// one's, as a fraction, before the sessions themselves have told: see
 	// [Estimate].
@@ -65,13 +71,14 @@ func Screening() Protocol {
 		Threads: 1, Pin: true, Priority: true,
 		WarmupMin: 8, WarmupMax: 50, Settle: 0.01,
 		Runs: 20, MinTime: 30 * time.Millisecond, Sessions: 1, Spread: DefaultSpread,
+		Patience: 100 * time.Millisecond,
 	}
 }
 
 // Confirmation is the protocol for finalists and for exported models.
 func Confirmation() Protocol {
 	p := Screening()
-	p.Sessions, p.Runs = 6, 40
+	p.Sessions, p.Redo, p.Runs, p.Patience = 6, 6, 40, time.Second
 	return p
 }
 
@@ -104,6 +111,8 @@ func (p Protocol) Validate() error {
 	refuse(!(p.Settle >= 0 && p.Settle < 1), "settle: %v is not a fraction", p.Settle)
 	refuse(p.Runs < 1 || p.Runs > MaxRuns, "runs: %d is not within 1 and %d", p.Runs, MaxRuns)
 	refuse(p.MinTime < 0, "min_time: %v is negative", p.MinTime)
+	refuse(p.Redo < 0, "redo: %d is negative", p.Redo)
+	refuse(p.Patience < 0, "patience: %v is negative", p.Patience)
 	refuse(p.Sessions < 1, "sessions: %d is below 1", p.Sessions)
 	refuse(!(p.Spread >= 0 && p.Spread < 1), "spread: %v is not a fraction", p.Spread)
 	if len(errs) > 0 {

@@ -123,7 +123,7 @@ func (r *Remote) forget() {
 
 // conditions is a protocol as text, less what is no condition of a session.
 func conditions(p Protocol) string {
-	p.Sessions, p.Spread = 0, 0
+	p.Sessions, p.Redo, p.Spread, p.Patience = 0, 0, 0, 0
 	text, err := json.Marshal(p)
 	if err != nil { // no field of a protocol that is valid can cause it
 		return fmt.Sprint(p)
@@ -193,7 +193,7 @@ func (r *Remote) watch(ctx context.Context) error {
 			return fmt.Errorf("it was away for %v (%s): start its agent, or wait longer with --device-timeout", r.Timeout, why)
 		}
 	}
-	return nil
+	return nil //nolint:nilerr // the caller ended it
 }
 
 // look is why the device is not there; "" where it is.

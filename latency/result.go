@@ -89,7 +89,7 @@ func newResult(m Model, samples []Sample, p Protocol) Result {
 func newResults(models []Model, samples [][]Sample, p Protocol) []Result {
 	runs := make([][][]time.Duration, len(models))
 	for i := range models {
-		for _, s := range samples[i] {
+		for _, s := range undisturbed(samples[i]) {
 			runs[i] = append(runs[i], s.Runs)
 		}
 	}
@@ -97,10 +97,13 @@ func newResults(models []Model, samples [][]Sample, p Protocol) []Result {
 	results := make([]Result, len(models))
 	for i, m := range models {
 		busy := contention(samples[i])
+		drift := math.Hypot(math.Hypot(driftAtRest, driftBusy*busy), loudness(undisturbed(samples[i])))
+		e := estimate(runs[i], math.Hypot(spread[i], driftBusy*busy), drift)
+		e.all(samples[i])
 		results[i] = Result{
 			Model: m.Name, Mode: p.Mode, Fingerprint: samples[i][0].Fingerprint, Placement: samples[i][0].Placement,
 			Warnings: warnings(samples[i], p), Samples: samples[i],
-			Estimate: estimate(runs[i], math.Hypot(spread[i], driftBusy*busy), math.Hypot(driftAtRest, driftBusy*busy)),
+			Estimate: e,
 		}
 	}
 	return results
@@ -150,6 +153,7 @@ func warnings(samples []Sample, p Protocol) []string {
 	if unpinned > 0 {
 		add("the timing thread was not bound to a processor, and medians of small nets vary up to 1.3 times: allow binding (pin, taskset, cpuset)")
 	}
+	w = append(w, aside(samples)...)
 	w = append(w, disturbances(samples)...)
 	if load > float64(p.Threads)+0.25*float64(host.Cores) {
 		add("the load average is about %.0f on %d processors: other work takes caches and memory bandwidth, if not the processor itself", load, host.Cores)

@@ -211,8 +211,8 @@ func TestLevelIsTakenOut(t *testing.T) {
 	m := small(t)
 	m.drift, m.session, m.place = 0.08, 0.004, 0
 	tab := table(t, m.campaign(t, 30, 40, 4))
-	if a := tab.Audit(); a.MAPE > 0.01 || a.Ruler.Repeat > 0.01 {
-		t.Errorf("under a drift of 8 %%: error %.4f (bias %.4f), repeat %.4f, want a hundredth at most", a.MAPE, a.Bias, a.Ruler.Repeat)
+	if a := tab.Audit(); a.MAPE > 0.012 || a.Ruler.Repeat > 0.012 {
+		t.Errorf("under a drift of 8 %%: error %.4f (bias %.4f), repeat %.4f, want .012 at most", a.MAPE, a.Bias, a.Ruler.Repeat)
 	}
 }
 

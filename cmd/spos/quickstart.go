@@ -175,7 +175,7 @@ func (q *quickstart) chooseLimit(ctx context.Context) error {
 	}
 	defer r.sets.Close()
 	q.sum.Dataset = datasetSummary{r.sets.Name, r.sets.Train.Len(), r.sets.Val.Len(), r.sets.Test.Len()}
-	if q.meter, err = cli.NewMeter(r.space, &latency.Local{Runtime: rt}, config.Latency{}, q.p.Log); err != nil {
+	if q.meter, err = cli.NewMeter(r.space, cli.LocalDevice(rt, nil), config.Latency{}, q.p.Log); err != nil {
 		return err
 	}
 	file := q.dir("latency_limit.json")

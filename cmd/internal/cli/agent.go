@@ -183,7 +183,7 @@ func newLatencyChildCommand() *cobra.Command {
 			signal.Ignore(os.Interrupt, syscall.SIGTERM)
 			return latency.ServeChild(context.WithoutCancel(cmd.Context()), func() (latency.Device, error) {
 				rt, err := OpenRuntime()
-				return &latency.Local{Runtime: rt, CPUs: cpus}, err
+				return LocalDevice(rt, cpus), err
 			}, cmd.InOrStdin(), latency.ChildAnswers())
 		},
 	}

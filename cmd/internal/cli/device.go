@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"spos/internal/config"
 	"spos/internal/fleet"
+	"spos/internal/ort"
 	"spos/latency"
 )
 
@@ -75,6 +77,18 @@ func (d *DeviceFlags) complete(cmd *cobra.Command, _ []string, typed string) ([]
 func clientName() string {
 	host, _ := os.Hostname()
 	return fmt.Sprintf("spos@%s/%d", host, os.Getpid())
+}
+
+// LocalDevice is this machine, bound to the processors where some are given.
+// Processes tell each other through the user's cache how fast it is undisturbed.
+func LocalDevice(rt *ort.Runtime, cpus []int) *latency.Local {
+	l := &latency.Local{Runtime: rt, CPUs: cpus}
+	if cache, err := os.UserCacheDir(); err == nil {
+		if dir := filepath.Join(cache, "spos"); os.MkdirAll(dir, 0o700) == nil {
+			l.Quiet = filepath.Join(dir, "latency-quiet.json")
+		}
+	}
+	return l
 }
 
 // NamedDevice is a device and what it is called.
@@ -154,7 +168,7 @@ func (o *deviceOpener) one(ctx context.Context, name string) (latency.Device, er
 		if err != nil {
 			return nil, err
 		}
-		return &latency.Local{Runtime: rt}, nil
+		return LocalDevice(rt, nil), nil
 	}
 	if err := fleet.CheckDevice(name); err != nil {
 		return nil, WithHint(err, "--device takes "+ThisDevice+", the name of an agent, or several names with + between")

@@ -133,7 +133,7 @@ func (o measureOptions) protocol() (latency.Protocol, error) {
 		p.Runs = o.runs
 	}
 	if o.sessions > 0 {
-		p.Sessions = o.sessions
+		p.Sessions, p.Redo = o.sessions, min(p.Redo, o.sessions)
 	}
 	err := o.provider.Apply(&p)
 	return p, err

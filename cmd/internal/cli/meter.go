@@ -89,7 +89,8 @@ func (m *Meter) Protocol(effort int) latency.Protocol {
 	p := m.base
 	p.Sessions *= efforts[min(effort, Confirmation)]
 	if effort >= Confirmation {
-		p.Runs = max(p.Runs, latency.Confirmation().Runs)
+		c := latency.Confirmation()
+		p.Runs, p.Redo, p.Patience = max(p.Runs, c.Runs), p.Sessions, c.Patience
 	}
 	return p
 }

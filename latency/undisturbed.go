@@ -1,0 +1,88 @@
+package latency
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// slowed is what a session's median lies above its fellows', as a fraction,
+// where something that the machine does not show was at work. Sessions of one
+// model that nothing disturbs differ by 1 to 2 % (docs/lab.md).
+const slowed = 0.04
+
+// undisturbed are the samples that nothing slowed, since a median over few
+// sessions must not hang on how many of them met a neighbour: of those around
+// which the [Reference] was as fast as ever, the ones up to slowed above the
+// lower quartile of their medians. Where that is not a third of them, the
+// machine has no say which of its speeds is its own, and all are returned, as
+// are fewer than three.
+func undisturbed(samples []Sample) []Sample {
+	if len(samples) < 3 {
+		return samples
+	}
+	quiet := quietest(samples)
+	kept := slices.DeleteFunc(slices.Clone(samples), func(s Sample) bool { return s.Reference.slowdown(quiet) > loud })
+	if len(kept) > 0 {
+		meds := medians(kept)
+		most := slices.Sorted(slices.Values(meds))[(len(meds)-1)/4] * (1 + slowed)
+		var fast []Sample
+		for i, s := range kept {
+			if meds[i] <= most {
+				fast = append(fast, s)
+			}
+		}
+		kept = fast
+	}
+	if 3*len(kept) < len(samples) {
+		return samples
+	}
+	return kept
+}
+
+func medians(samples []Sample) []float64 {
+	m := make([]float64, len(samples))
+	for i, s := range samples {
+		m[i] = median(slices.Clone(s.Runs))
+	}
+	return m
+}
+
+// quietest is the reference's quiet time as the last of the samples knew it.
+func quietest(samples []Sample) time.Duration {
+	var quiet time.Duration
+	for _, s := range samples {
+		if q := s.Reference.Quiet; q > 0 && (quiet == 0 || q < quiet) {
+			quiet = q
+		}
+	}
+	return quiet
+}
+
+// loudness is how far, relative, the machine was from its quiet speed in the
+// median sample, beyond what does not count.
+func loudness(samples []Sample) float64 {
+	quiet := quietest(samples)
+	slow := make([]float64, len(samples))
+	for i, s := range samples {
+		slow[i] = s.Reference.slowdown(quiet)
+	}
+	if m := median(slow); m > loud {
+		return math.Log(m)
+	}
+	return 0
+}
+
+// aside says in words what was left out, and what should have been.
+func aside(samples []Sample) []string {
+	n, kept := len(samples), undisturbed(samples)
+	var w []string
+	if out := n - len(kept); out > 0 {
+		w = append(w, fmt.Sprintf("%d of %d sessions were slower than the others, or ran while the machine was, and are set aside: something that it does not show was at work", out, n))
+	}
+	if x := loudness(kept); x > 0 {
+		w = append(w, fmt.Sprintf("the machine is about %d %% slower than it has been, and does not show why: measure again at another time; the interval is wider for it", tens(math.Expm1(x))))
+	}
+	return w
+}
