@@ -12,15 +12,16 @@ import (
 // level then. How many neighbours, and how much of the level is believed, is
 // what makes sessions of one model agree best; nothing where that is hardly
 // better than none, or where the runner does not tell when a session began.
-// The level of the whole is left as it is. All results are estimated together,
+// The level of the whole is left as it is. Sessions beside a neighbour are left
+// out first, or they would be taken for the machine's level. All results are estimated together,
 // whichever were measured together.
 func levelled(results []Result, p Protocol) []Result {
 	models, samples := make([]Model, len(results)), make([][]Sample, len(results))
 	var list []instant
 	timed := true
 	for i, r := range results {
-		models[i].Name, samples[i] = r.Model, slices.Clone(r.Samples)
-		for k, s := range r.Samples {
+		models[i].Name, samples[i] = r.Model, slices.Clone(alone(r.Samples))
+		for k, s := range samples[i] {
 			timed = timed && !s.Started.IsZero()
 			list = append(list, instant{at: s.Started, model: i, session: k, log: math.Log(median(slices.Clone(s.Runs)))})
 		}

@@ -22,19 +22,26 @@ func undisturbed(samples []Sample) []Sample {
 	if len(samples) < 3 {
 		return samples
 	}
+	quiet := alone(samples)
+	meds := medians(quiet)
+	most := slices.Sorted(slices.Values(meds))[(len(meds)-1)/4] * (1 + slowed)
+	var kept []Sample
+	for i, s := range quiet {
+		if meds[i] <= most {
+			kept = append(kept, s)
+		}
+	}
+	if 3*len(kept) < len(samples) {
+		return samples
+	}
+	return kept
+}
+
+// alone are the samples around which the reference was as fast as ever; all of
+// them where that is not a third.
+func alone(samples []Sample) []Sample {
 	quiet := quietest(samples)
 	kept := slices.DeleteFunc(slices.Clone(samples), func(s Sample) bool { return s.Reference.slowdown(quiet) > loud })
-	if len(kept) > 0 {
-		meds := medians(kept)
-		most := slices.Sorted(slices.Values(meds))[(len(meds)-1)/4] * (1 + slowed)
-		var fast []Sample
-		for i, s := range kept {
-			if meds[i] <= most {
-				fast = append(fast, s)
-			}
-		}
-		kept = fast
-	}
 	if 3*len(kept) < len(samples) {
 		return samples
 	}
