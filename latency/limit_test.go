@@ -97,7 +97,7 @@ func deciders(t *testing.T) map[string]func(*noisy, latency.Model) latency.Resul
 // Simulated with 1,000 nets a case: of nets at the limit a search lets .1 %
 // pass, Settle, which looks up to seven times, 2.0 %, a confirmation .1 %.
 // Where sessions differ 1.6 times as much as is assumed it is 5.0, 11.4 and
-// 1.1 %; nets 3 % above the limit pass in .8 % of cases at most.
+// 1.1 %; nets 3 % above the limit pass in 1.0 % of cases at most.
 func TestLimit(t *testing.T) {
 	const nets = 120
 	key := 0

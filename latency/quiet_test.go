@@ -38,17 +38,19 @@ func TestAwait(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				slow := 1.0
-				g := machine("", func() float64 { return slow })
+				var until time.Time
+				g := machine("", func() float64 {
+					if time.Now().Before(until) {
+						return 1.2
+					}
+					return 1
+				})
 				for range quietKnown {
 					if _, err := g.look(); err != nil {
 						t.Fatal(err)
 					}
 				}
-				if c.until > 0 {
-					slow = 1.2
-					time.AfterFunc(c.until, func() { slow = 1 })
-				}
+				until = time.Now().Add(c.until)
 				r, err := g.await(t.Context(), c.patience)
 				if err != nil {
 					t.Fatal(err)

@@ -207,7 +207,7 @@ type BrokerFlags struct {
 func (b *BrokerFlags) Add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&b.listen, "listen", "", "run the broker for the devices here, at host:port, instead of dialling one with --fleet")
-	f.StringVar(&b.dir, "fleet-dir", "", "directory for what the broker of --listen keeps (default: fleet in the verb's own folder)")
+	f.StringVar(&b.dir, "fleet-dir", "", "directory for what the broker of --listen keeps (default: beside the verb's own folder, with .fleet after its name)")
 	f.StringVar(&b.access, "fleet-access", "", "file that says who may do what at --listen; see `fleet access`")
 	f.StringVar(&b.tls.Cert, "listen-cert", "", "PEM file with the certificate of --listen")
 	f.StringVar(&b.tls.Key, "listen-key", "", "PEM file with its key")

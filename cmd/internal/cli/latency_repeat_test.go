@@ -193,16 +193,25 @@ func BenchmarkScreening(b *testing.B) {
 		b.Skip(err)
 	}
 	l := &latency.Local{Runtime: rt}
-	for _, net := range [][2]string{
-		{"shufflenetv2-small", "01230123"}, {"nasbench-macro", "22222222"},
-		{"shufflenetv2-spos", "00000000000000000000"}, {"shufflenetv2-spos", "21012020202300003233"},
+	for _, c := range []struct {
+		space string
+		arch  arch.Arch
+		side  int
+	}{
+		{"shufflenetv2-small", "01230123", 28}, {"nasbench-macro", "22222222", 32},
+		{"shufflenetv2-spos", "21012020202300003233", 160}, {"shufflenetv2-spos", "21012020202300003233", 224},
 	} {
-		b.Run(net[0]+"/"+net[1], func(b *testing.B) {
-			s, err := configs.Space(net[0])
+		b.Run(fmt.Sprintf("%s/%s/%d", c.space, c.arch, c.side), func(b *testing.B) {
+			s, err := configs.Space(c.space)
 			if err != nil {
 				b.Fatal(err)
 			}
-			n, err := s.Net(arch.Arch(net[1]))
+			in := s.In
+			in.H, in.W = c.side, c.side
+			if s, err = s.With(in, s.Classes); err != nil {
+				b.Fatal(err)
+			}
+			n, err := s.Net(c.arch)
 			if err != nil {
 				b.Fatal(err)
 			}
