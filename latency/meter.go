@@ -188,18 +188,23 @@ func (m *Meter) look(ctx context.Context) (Look, error) {
 	return l, nil
 }
 
+// glance times the sentinel. A neighbour that the [Reference] tells of is no
+// drift: it comes and goes, and each sample says so itself.
 func (m *Meter) glance(ctx context.Context, sessions int) (Look, error) {
 	l := Look{Sentinel: m.Sentinel.Model.Name, Ratio: 1, Allowed: cmp.Or(m.Sentinel.Drift, 0.03)}
-	samples := make([][]time.Duration, sessions)
+	p := m.Protocol
+	p.Patience = max(p.Patience, Confirmation().Patience)
+	samples := make([]Sample, sessions)
 	for i := range samples {
-		s, err := sample(ctx, m.Runner, m.Sentinel.Model, m.Protocol, "") // what it was is of no use
+		s, err := sample(ctx, m.Runner, m.Sentinel.Model, p, "") // what it was is of no use
 		if err != nil {
 			return Look{}, fmt.Errorf("sentinel: %w", err)
 		}
-		samples[i] = s.Runs
+		samples[i] = s
 		l.At, l.Environment = s.Started, s.Fingerprint.Key()
 	}
-	l.P50 = estimate(samples, m.Protocol.Spread, driftAtRest).P50
+	samples = undisturbed(samples)
+	l.P50 = time.Duration(median(medians(samples)) * math.Exp(-loudness(samples)))
 	return l, nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"spos/cmd/internal/cli"
 	"spos/configs"
 	"spos/export"
+	"spos/internal/arch"
 	"spos/internal/config"
 	"spos/internal/data"
 	"spos/latency"
@@ -182,7 +183,11 @@ func (q *quickstart) chooseLimit(ctx context.Context) error {
 	if text, err := os.ReadFile(file); err == nil {
 		return json.Unmarshal(text, &q.sum.LatencyLimitMS)
 	}
-	found, err := search.MeasureSome(ctx, r.space, search.Limits{}, newRand(q.seed, 4), limitNets, q.meter.Nets)
+	// A screening beside a neighbour is too wide to take a limit from.
+	confirm := func(ctx context.Context, nets []*arch.Net, _ int) ([]search.Interval, error) {
+		return q.meter.Nets(ctx, nets, cli.Confirmation)
+	}
+	found, err := search.MeasureSome(ctx, r.space, search.Limits{}, newRand(q.seed, 4), limitNets, confirm)
 	if err != nil {
 		return err
 	}
