@@ -16,7 +16,7 @@ const DefaultSpread = 0.015
 // machine is from itself at another time, and how far a model's time moves
 // while others keep the other processors busy throughout.
 const (
-	driftAtRest = 0.005
+	driftAtRest = 0.008
 	driftBusy   = 0.01
 )
 
