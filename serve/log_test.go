@@ -7,21 +7,27 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"spos/serve"
 )
 
-// logged starts a server that logs JSON and returns its address and what reads the lines of requests.
-func logged(t *testing.T, o serve.Options, models ...serve.Model) (url string, lines func() []map[string]any) {
+// logged starts a server that logs JSON and returns its address and what reads the lines of requests,
+// of which there are to be so many: an answer leaves before its line is written.
+func logged(t *testing.T, o serve.Options, models ...serve.Model) (url string, lines func(want int) []map[string]any) {
 	t.Helper()
 	var text lockedBuffer
 	o.Logger = slog.New(slog.NewJSONHandler(&text, nil))
 	url = start(t, o, models...)
-	return url, func() []map[string]any {
+	return url, func(want int) []map[string]any {
 		t.Helper()
+		for until := time.Now().Add(10 * time.Second); strings.Count(text.String(), `"msg":"request"`) < want && time.Now().Before(until); {
+			runtime.Gosched()
+		}
 		var all []map[string]any
 		sc := bufio.NewScanner(strings.NewReader(text.String()))
 		for sc.Scan() {
@@ -46,7 +52,7 @@ func TestAccessLog(t *testing.T) {
 	send(t, "POST", url+"/v2/models/c/classify?k=1", header, picture)
 	send(t, "GET", url+"/v2/health/live", nil, nil)
 	send(t, "POST", url+"/v2/models/m/infer", map[string]string{"Authorization": "Bearer " + adminSecret}, body)
-	all := lines()
+	all := lines(3)
 	if len(all) != 3 {
 		t.Fatalf("%d lines, want those of 2 inferences and a refusal: %v", len(all), all)
 	}
@@ -99,7 +105,7 @@ func TestLogInjection(t *testing.T) {
 	if err := conn.Close(); err != nil {
 		t.Error(err)
 	}
-	all := lines()
+	all := lines(12)
 	if len(all) != 12 {
 		t.Fatalf("%d lines for 12 requests", len(all))
 	}
