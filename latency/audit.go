@@ -205,8 +205,9 @@ func (t *Table) ruler(latencies []float64) Ruler {
 		session = squares / freedom
 	}
 	for _, m := range t.Measurements {
-		// The variance of a median of k, exact for one and in the limit.
-		const c = math.Pi / 2
+		// The variance of a lower quartile of k from a normal distribution,
+		// p(1−p)/φ², exact for one and in the limit.
+		const c = 1.857
 		variance += session * c / (float64(len(m.Sessions)) - 1 + c) / float64(len(t.Measurements))
 	}
 	d := math.Sqrt(variance)

@@ -100,7 +100,7 @@ func CompareResults(a, b Result) (Comparison, error) {
 		}
 		busy := contention(r.Samples)
 		drift += driftBusy * driftBusy * busy * busy
-		of[i] = newBootstrap(logMedians(r.Samples), math.Hypot(DefaultSpread, driftBusy*busy), 0)
+		of[i] = newBootstrap(quartile, logMedians(undisturbed(r.Samples)), math.Hypot(DefaultSpread, driftBusy*busy), 0)
 	}
 	c.draw(of[0].center-of[1].center, func() float64 {
 		return of[0].deviation(rng, of[0].stretch(rng)) - of[1].deviation(rng, of[1].stretch(rng)) + math.Sqrt(drift)*rng.NormFloat64()
@@ -116,7 +116,7 @@ func (c *Comparison) pairs(spread float64) {
 	for i, x := range logMedians(c.B.Samples) {
 		logs[i] -= x
 	}
-	b := newBootstrap(logs, math.Sqrt2*spread, 0)
+	b := newBootstrap(median[float64], logs, math.Sqrt2*spread, 0)
 	rng := rand.New(rand.NewPCG(bootSeed, uint64(len(logs))))
 	c.draw(b.center, func() float64 { return b.deviation(rng, b.stretch(rng)) })
 }

@@ -68,7 +68,7 @@ func measureMore(ctx context.Context, r Runner, models []Model, have [][]Sample,
 		}
 		todo = todo[:0]
 		for i := range models {
-			if n := len(samples[i]); n < p.Sessions+p.Redo && len(undisturbed(samples[i])) < p.Sessions {
+			if n := len(samples[i]); n < p.Sessions+p.Redo && len(calm(samples[i])) < p.Sessions {
 				samples[i] = append(samples[i], Sample{})
 				todo = append(todo, place{n, i})
 			}

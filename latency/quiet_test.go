@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -162,5 +163,30 @@ func TestUndisturbed(t *testing.T) {
 		if said := len(aside(samples)) > 0; said != (c.kept < len(samples) || name == "nearly all beside one") {
 			t.Errorf("%s: %q", name, aside(samples))
 		}
+	}
+}
+
+type runnerOf func() Sample
+
+func (f runnerOf) Time(context.Context, Task) (Sample, error) { return f(), nil }
+
+// TestLoudSessionsAreMadeUpFor: where nearly all sessions ran beside a
+// neighbour and none can be set aside, others are measured all the same.
+func TestLoudSessionsAreMadeUpFor(t *testing.T) {
+	const quiet = 100
+	n := 0
+	r, err := Measure(t.Context(), runnerOf(func() Sample {
+		n++
+		run, reference := time.Duration(1_000_000), time.Duration(quiet)
+		if 2 <= n && n <= 6 {
+			run, reference = 1_200_000, 121
+		}
+		return Sample{Runs: slices.Repeat([]time.Duration{run}, 9), Reference: Reference{Quiet: quiet, Before: reference, After: quiet}}
+	}), Model{Name: "m"}, Confirmation())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Sessions != 11 || r.P50 != 1_000_000 {
+		t.Errorf("%d sessions, p50 %v; want 11, five of which replace the slow ones, and 1ms", r.Sessions, r.P50)
 	}
 }

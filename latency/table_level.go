@@ -20,7 +20,7 @@ func levelled(results []Result, p Protocol) []Result {
 	var list []instant
 	timed := true
 	for i, r := range results {
-		models[i].Name, samples[i] = r.Model, slices.Clone(alone(r.Samples))
+		models[i].Name, samples[i] = r.Model, slices.Clone(levelling(r.Samples))
 		for k, s := range samples[i] {
 			timed = timed && !s.Started.IsZero()
 			list = append(list, instant{at: s.Started, model: i, session: k, log: math.Log(median(slices.Clone(s.Runs)))})

@@ -12,17 +12,27 @@ import (
 // model that nothing disturbs differ by 1 to 2 % (docs/lab.md).
 const slowed = 0.04
 
-// undisturbed are the samples that nothing slowed, since a median over few
-// sessions must not hang on how many of them met a neighbour: of those around
-// which the [Reference] was as fast as ever, the ones up to slowed above the
-// lower quartile of their medians. Where that is not a third of them, the
-// machine has no say which of its speeds is its own, and all are returned, as
-// are fewer than three.
+// undisturbed are the samples that an estimate is made of: those that nothing
+// slowed. Where these are not a third, the machine has no say which of its
+// speeds is its own, and all are returned, as are fewer than three.
 func undisturbed(samples []Sample) []Sample {
 	if len(samples) < 3 {
 		return samples
 	}
+	if kept := calm(samples); 3*len(kept) >= len(samples) {
+		return kept
+	}
+	return samples
+}
+
+// calm are the samples that nothing slowed: of those around which the
+// [Reference] was as fast as ever, the ones up to slowed above the lower
+// quartile of their medians.
+func calm(samples []Sample) []Sample {
 	quiet := alone(samples)
+	if len(quiet) == 0 {
+		return nil
+	}
 	meds := medians(quiet)
 	most := slices.Sorted(slices.Values(meds))[(len(meds)-1)/4] * (1 + slowed)
 	var kept []Sample
@@ -31,21 +41,22 @@ func undisturbed(samples []Sample) []Sample {
 			kept = append(kept, s)
 		}
 	}
-	if 3*len(kept) < len(samples) {
-		return samples
-	}
 	return kept
 }
 
-// alone are the samples around which the reference was as fast as ever; all of
-// them where that is not a third.
+// levelling are what tells the machine's level: a session beside a neighbour
+// would be taken for it, one that is slow with all the others is it.
+func levelling(samples []Sample) []Sample {
+	if quiet := alone(samples); 3*len(quiet) >= len(samples) {
+		return quiet
+	}
+	return samples
+}
+
+// alone are the samples around which the reference was as fast as ever.
 func alone(samples []Sample) []Sample {
 	quiet := quietest(samples)
-	kept := slices.DeleteFunc(slices.Clone(samples), func(s Sample) bool { return s.Reference.slowdown(quiet) > loud })
-	if 3*len(kept) < len(samples) {
-		return samples
-	}
-	return kept
+	return slices.DeleteFunc(slices.Clone(samples), func(s Sample) bool { return s.Reference.slowdown(quiet) > loud })
 }
 
 func medians(samples []Sample) []float64 {
