@@ -184,9 +184,10 @@ soak-serve:
 .PHONY: latency-repeat latency-screening
 
 # Does a repeat in another process at another time give the same latencies?
-# NETS random nets a space are measured twice, in turns. LOAD=1 loads another
-# processor meanwhile; SESSIONS=1 is a screening. Five minutes.
-SPACES   ?= shufflenetv2-small shufflenetv2-spos
+# NETS random nets a space are measured twice, in turns: nets below 2 ms, and of
+# 4 to 10 ms, for which those of a space see pictures of several sizes. LOAD=1
+# loads another processor meanwhile; SESSIONS=1 is a screening. Five minutes.
+SPACES   ?= nasbench-macro shufflenetv2-spos@160,184,208,232,256
 NETS     ?= 40
 SESSIONS ?= 6
 

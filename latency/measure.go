@@ -56,7 +56,18 @@ func measureMore(ctx context.Context, r Runner, models []Model, have [][]Sample,
 			}
 		}
 	}
-	for len(todo) > 0 {
+	for {
+		if len(todo) == 0 {
+			for i := range models {
+				if !p.enough(samples[i]) {
+					todo = append(todo, place{len(samples[i]), i})
+					samples[i] = append(samples[i], Sample{})
+				}
+			}
+		}
+		if len(todo) == 0 {
+			return newResults(models, samples, p), nil
+		}
 		err := inOrder(ctx, Width(r), len(todo), func(ctx context.Context, n int) (err error) {
 			at := todo[n]
 			m := models[at.model]
@@ -67,14 +78,13 @@ func measureMore(ctx context.Context, r Runner, models []Model, have [][]Sample,
 			return nil, err
 		}
 		todo = todo[:0]
-		for i := range models {
-			if n := len(samples[i]); n < p.Sessions+p.Redo && len(calm(samples[i])) < p.Sessions {
-				samples[i] = append(samples[i], Sample{})
-				todo = append(todo, place{n, i})
-			}
-		}
 	}
-	return newResults(models, samples, p), nil
+}
+
+// enough reports that no further session is wanted.
+func (p Protocol) enough(samples []Sample) bool {
+	n := len(samples)
+	return n >= p.Sessions && (n >= p.Sessions+p.Redo || len(calm(samples)) >= p.Sessions)
 }
 
 // Measure is [MeasureAll] of one model.

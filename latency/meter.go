@@ -236,7 +236,7 @@ func (m *Meter) find(ctx context.Context, model Model) (r Result, enough bool, e
 	r.Model = model.Name
 	short := func(s Sample) bool { return len(s.Runs) < m.Protocol.Runs }
 	if !slices.ContainsFunc(r.Samples, short) {
-		return r, len(r.Samples) >= m.Protocol.Sessions, nil
+		return r, m.Protocol.enough(r.Samples), nil
 	}
 	r.Samples = slices.DeleteFunc(slices.Clone(r.Samples), short)
 	return r, false, nil

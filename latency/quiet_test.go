@@ -189,4 +189,15 @@ func TestLoudSessionsAreMadeUpFor(t *testing.T) {
 	if r.Sessions != 11 || r.P50 != 1_000_000 {
 		t.Errorf("%d sessions, p50 %v; want 11, five of which replace the slow ones, and 1ms", r.Sessions, r.P50)
 	}
+	known := r.Samples[:6]
+	if Confirmation().enough(known) || !Confirmation().enough(r.Samples) {
+		t.Error("five slow sessions of six are enough, or what replaced them is not")
+	}
+	more, err := measureMore(t.Context(), runnerOf(func() Sample { return known[0] }), []Model{{Name: "m"}}, [][]Sample{known}, Confirmation(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if more[0].Sessions != 11 {
+		t.Errorf("%d sessions of a model known from six, want 11", more[0].Sessions)
+	}
 }

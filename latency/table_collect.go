@@ -199,7 +199,7 @@ func (w *collection) round(ctx context.Context, nets []Measurement, phase, round
 	var order []arch.Arch
 	rng := rand.New(rand.NewPCG(w.Seed, uint64(3+phase+2*round)))
 	for _, i := range rng.Perm(len(nets)) {
-		if len(w.results[nets[i].Arch].Sessions) <= round {
+		if w.wanting(nets[i].Arch, round+1) {
 			order = append(order, nets[i].Arch)
 		} else {
 			w.advance(1, false)
@@ -227,6 +227,16 @@ func (w *collection) round(ctx context.Context, nets []Measurement, phase, round
 		}
 	}
 	return nil
+}
+
+// wanting reports that a net has not had so many sessions that count.
+func (w *collection) wanting(a arch.Arch, sessions int) bool {
+	if r, ok := w.raw[a]; ok {
+		p := w.Protocol
+		p.Sessions = sessions
+		return !p.enough(r.Samples)
+	}
+	return len(w.results[a].Sessions) < sessions
 }
 
 // settle takes the machine's level out of what a phase measured.

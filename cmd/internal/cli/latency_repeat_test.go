@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	envRepeat   = "SPOS_REPEAT"    // spaces
+	envRepeat   = "SPOS_REPEAT"    // spaces; SPACE@160,224 for nets of those input sizes in turn
 	envNets     = "SPOS_NETS"      // of each
 	envSessions = "SPOS_SESSIONS"  // of a net
 	envWithLoad = "SPOS_WITH_LOAD" // another process at work
@@ -83,6 +83,7 @@ func TestLatencyRepeat(t *testing.T) {
 // randomNets writes the models of n random nets of a space.
 func randomNets(t *testing.T, name string, n int, dir string) {
 	t.Helper()
+	name, sizes, _ := strings.Cut(name, "@")
 	s, err := configs.Space(name)
 	if err != nil {
 		t.Fatal(err)
@@ -91,9 +92,33 @@ func randomNets(t *testing.T, name string, n int, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, net := range drawn {
+	sides := strings.Split(sizes, ",")
+	for i, net := range drawn {
+		if size := sides[i%len(sides)]; size != "" {
+			side, err := strconv.Atoi(size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			net = sized(t, s, net.Arch, side)
+		}
 		writeModel(t, net, dir)
 	}
+}
+
+// sized is a net for pictures of another size.
+func sized(t testing.TB, s *arch.Space, a arch.Arch, side int) *arch.Net {
+	t.Helper()
+	in := s.In
+	in.H, in.W = side, side
+	s, err := s.With(in, s.Classes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := s.Net(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func writeModel(t *testing.T, net *arch.Net, dir string) {
@@ -102,7 +127,8 @@ func writeModel(t *testing.T, net *arch.Net, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, m.Name+".onnx"), m.Bytes, 0o600); err != nil {
+	file := fmt.Sprintf("%s-%d.onnx", m.Name, net.In.H)
+	if err := os.WriteFile(filepath.Join(dir, file), m.Bytes, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -206,15 +232,7 @@ func BenchmarkScreening(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			in := s.In
-			in.H, in.W = c.side, c.side
-			if s, err = s.With(in, s.Classes); err != nil {
-				b.Fatal(err)
-			}
-			n, err := s.Net(c.arch)
-			if err != nil {
-				b.Fatal(err)
-			}
+			n := sized(b, s, c.arch, c.side)
 			var p50 float64
 			for b.Loop() {
 				m, err := CandidateModel(n, 1)

@@ -84,6 +84,7 @@ an existing table is added to.`,
 
 func (o tableOptions) protocol() (latency.Protocol, error) {
 	p := latency.Screening()
+	p.Redo, p.Patience = o.sessions, latency.Confirmation().Patience
 	p.Mode, p.Gap, p.Threads, p.Batch, p.Sessions = latency.Mode(o.mode), o.gap, o.threads, o.batch, o.sessions
 	p.Runs = cmp.Or(o.runs, p.Runs)
 	err := o.provider.Apply(&p)
