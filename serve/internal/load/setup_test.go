@@ -191,7 +191,18 @@ func pixels() []byte {
 // Clients of the model called shuffle.
 
 func raw(addr string, input []byte) load.Dial {
-	return load.HTTP(addr, "/v2/models/shuffle/infer", http.Header{"Inference-Header-Content-Length": {"0"}}, input)
+	return load.HTTP(addr, "/v2/models/shuffle/infer", bareTensor, input)
+}
+
+var bareTensor = http.Header{"Inference-Header-Content-Length": {"0"}}
+
+func rawFromFile(t testing.TB, addr string, input []byte) load.Dial {
+	t.Helper()
+	dial, err := load.HTTPFile(filepath.Join(t.TempDir(), "request"), addr, "/v2/models/shuffle/infer", bareTensor, input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dial
 }
 
 func inJSON(addr string, input []byte) load.Dial {
