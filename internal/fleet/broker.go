@@ -43,6 +43,7 @@ type Broker struct {
 	log   *serverLog
 	lock  *os.File
 	inner string // token of connections from this process
+	stop  context.CancelFunc
 	close sync.Once
 }
 
@@ -63,7 +64,8 @@ func StartBroker(o BrokerOptions) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{lock: lock, log: &serverLog{log: o.Log}}
+	watch, stop := context.WithCancel(context.Background())
+	b := &Broker{lock: lock, log: &serverLog{log: o.Log}, stop: stop}
 	secret, grant, err := NewToken(Client, "broker")
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
@@ -84,6 +86,7 @@ func StartBroker(o BrokerOptions) (*Broker, error) {
 	if err := b.makeStreams(o.Access); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
+	go watchClock(watch, o.Log)
 	return b, nil
 }
 
@@ -206,6 +209,7 @@ func (b *Broker) URL() string {
 func (b *Broker) Close() error {
 	var err error
 	b.close.Do(func() {
+		b.stop()
 		b.srv.Shutdown()
 		b.srv.WaitForShutdown()
 		err = b.lock.Close()

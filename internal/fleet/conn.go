@@ -44,6 +44,7 @@ type Conn struct {
 	js   jetstream.JetStream
 	name string
 	log  *slog.Logger
+	stop context.CancelFunc // of what runs beside it
 
 	mu        sync.Mutex
 	connected chan struct{} // closed and replaced when the connection is back
@@ -89,6 +90,11 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if c.js, err = jetstream.New(c.nc); err != nil {
 		c.nc.Close()
 		return nil, fmt.Errorf("fleet: %w", err)
+	}
+	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
+	c.stop = stop
+	if o.Broker == nil { // which watches itself
+		go watchClock(watch, c.log)
 	}
 	return c, nil
 }
@@ -159,6 +165,7 @@ func connectError(o Options, err error) error {
 
 // Close ends the connection; what waits on it fails with [ErrClosed].
 func (c *Conn) Close() error {
+	c.stop()
 	c.nc.Close()
 	c.onReconnect() // wakes who waits for it
 	return nil

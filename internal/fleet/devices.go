@@ -84,7 +84,7 @@ func (c *Conn) presence(ctx context.Context, device string, now time.Time) (Pres
 	}
 	p.Info = s.Info
 	switch {
-	case s.Gone || p.Age > leaseTime:
+	case s.Gone || p.Age.Abs() > leaseTime: // below zero: the broker's clock was set back
 		p.State = Away
 	case s.Job != "":
 		p.State, p.Job = Busy, s.ID

@@ -181,6 +181,7 @@ func (r *runner) run(ctx context.Context) error {
 			continue
 		}
 		if m == nil {
+			r.reclaim(ctx)
 			continue
 		}
 		if err := r.job(ctx, m); err != nil {
@@ -228,6 +229,21 @@ func (r *runner) next(ctx context.Context) (jetstream.Msg, error) {
 		return nil, err
 	}
 	return nil, nil
+}
+
+// reclaim has a job come again that the broker gave to nobody who lives: we
+// have none. The broker would give it away itself, by a clock that may have
+// been set back since.
+func (r *runner) reclaim(ctx context.Context) {
+	info, err := r.consumer.Info(ctx)
+	if err != nil || info.NumAckPending == 0 {
+		return
+	}
+	at := info.Delivered
+	ack := fmt.Sprintf("$JS.ACK.%s.%s.1.%d.%d.0.0", jobsStream(r.w.Device), workerConsumer, at.Stream, at.Consumer)
+	if err := r.c.nc.Publish(ack, []byte("-NAK")); err != nil {
+		r.c.log.Debug("have a job again", "err", err)
+	}
 }
 
 // job does one job and keeps its answer. An error is only that the worker

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"spos/internal/fleet"
 )
@@ -259,5 +260,37 @@ func TestNames(t *testing.T) {
 		if _, err := c.Do(t.Context(), fleet.Job{Device: name}); err == nil || !strings.Contains(err.Error(), "cannot name a device") {
 			t.Errorf("%q: %v", name, err)
 		}
+	}
+}
+
+// TestReclaim has a job given to somebody who neither does it nor lives, by a
+// broker that will not give it away for an hour: as where its clock was set
+// back by one since.
+func TestReclaim(t *testing.T) {
+	t.Parallel()
+	b := broker(t, fleet.BrokerOptions{Listen: "127.0.0.1:0"})
+	client := connect(t, fleet.Options{Broker: b, Name: "searcher"})
+	job := fleet.Job{ID: "1", Device: "pi5", Body: []byte("x")}
+	submit(t, client, job)
+	nc, _ := plain(t, b.URL(), "", "_INBOX")
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	queue, err := js.Consumer(t.Context(), "spos-jobs-pi5", "worker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := queue.CachedInfo().Config
+	config.AckWait = time.Hour
+	if queue, err = js.UpdateConsumer(t.Context(), "spos-jobs-pi5", config); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := queue.Next(); err != nil {
+		t.Fatal(err)
+	}
+	work(t, connect(t, fleet.Options{URL: b.URL(), Name: "pi5"}), fleet.Worker{Device: "pi5", Do: echo})
+	if got, err := client.Do(t.Context(), job); err != nil || string(got) != "X" {
+		t.Errorf("got %q, %v", got, err)
 	}
 }
