@@ -11,7 +11,8 @@ import (
 // its neighbours in time, other models, were slow or fast by is the machine's
 // level then. How many neighbours, and how much of the level is believed, is
 // what makes sessions of one model agree best; nothing where that is hardly
-// better than none, or where the runner does not tell when a session began.
+// better than none, or where the runner does not tell when a session began, or
+// tells it by a clock that was set back meanwhile.
 // The level of the whole is left as it is. Sessions beside a neighbour are left
 // out first, or they would be taken for the machine's level. All results are estimated together,
 // whichever were measured together.
@@ -22,7 +23,7 @@ func levelled(results []Result, p Protocol) []Result {
 	for i, r := range results {
 		models[i].Name, samples[i] = r.Model, slices.Clone(levelling(r.Samples))
 		for k, s := range samples[i] {
-			timed = timed && !s.Started.IsZero()
+			timed = timed && !s.Started.IsZero() && (k == 0 || !s.Started.Before(samples[i][k-1].Started))
 			list = append(list, instant{at: s.Started, model: i, session: k, log: math.Log(median(slices.Clone(s.Runs)))})
 		}
 	}

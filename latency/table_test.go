@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -207,12 +208,35 @@ func TestTableOfAliases(t *testing.T) {
 	}
 }
 
+func seconds(n int) time.Time { return time.Unix(int64(n), 0) }
+
 func TestLevelIsTakenOut(t *testing.T) {
 	m := small(t)
-	m.drift, m.session, m.place = 0.08, 0.004, 0
+	m.drift, m.session, m.place, m.clock = 0.08, 0.004, 0, seconds
 	tab := table(t, m.campaign(t, 30, 40, 4))
 	if a := tab.Audit(); a.MAPE > 0.012 || a.Ruler.Repeat > 0.012 {
 		t.Errorf("under a drift of 8 %%: error %.4f (bias %.4f), repeat %.4f, want .012 at most", a.MAPE, a.Bias, a.Ruler.Repeat)
+	}
+}
+
+// TestLevelByAClockSetBack has a clock that does not tell the order of the
+// sessions of the fit: no level is taken out of them by it.
+func TestLevelByAClockSetBack(t *testing.T) {
+	m := small(t)
+	m.drift, m.session = 0.08, 0.004
+	none := table(t, m.campaign(t, 30, 40, 4))
+	m.calls, m.clock = 0, func(call int) time.Time {
+		if call > 120 {
+			call -= 100
+		}
+		return seconds(call)
+	}
+	back := table(t, m.campaign(t, 30, 40, 4))
+	for i, is := range back.Measurements {
+		was := none.Measurements[i]
+		if same := slices.Equal(is.Sessions, was.Sessions); same != (is.Role != latency.Holdout) {
+			t.Fatalf("%s %s: %v, and without a clock %v", is.Role, is.Arch, is.Sessions, was.Sessions)
+		}
 	}
 }
 
