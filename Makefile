@@ -26,7 +26,7 @@ TESTED    = $(GO) list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | sed
 RACELESS  = $(TESTED) | awk '/wangkuiyi\/gotorch/ || $$1 == "spos/export" {print $$1}'
 RACING    = $(TESTED) | awk '!/wangkuiyi\/gotorch/ && $$1 != "spos/export" {print $$1}'
 
-.PHONY: all native peers build quickstart test clients conformance promtool check format vet modern lint generated torchless edge fuzz bench originals soak-serve fmt generate clean agents-chaos agents-pair latency-table-proof
+.PHONY: all native peers build quickstart test clients conformance promtool check format vet modern lint generated torchless edge fuzz bench originals soak-serve fmt generate clean agents-chaos agents-clock agents-pair latency-table-proof
 
 all: build
 
@@ -135,9 +135,16 @@ openvino:
 	library=$$(internal/native/native.sh library onnxruntime-openvino x86_64); \
 		SPOS_OPENVINO=$$library $(GO) test -count=1 -v -run '^TestOpenVINO$$' ./cmd/spos-edge
 
-# Kills a broker, an agent and a searcher fifty times during 300 measurements.
+# Kills a broker, an agent and a searcher fifty times during 300 measurements:
+# made up, so that the table is known beforehand, and by ONNX Runtime.
 agents-chaos:
 	SPOS_CHAOS=50 $(GO) test -count=1 -race -v -run '^TestChaos$$' ./latency
+	SPOS_CHAOS=50 $(GO) test -count=1 -v -timeout 30m -run '^TestKills$$' ./cmd/spos-edge
+
+# Sets the clocks of a broker, an agent and a searcher on and back while they
+# measure. They run under emulation (apt-get install qemu-user libfaketime).
+agents-clock:
+	SPOS_CLOCK=1 $(GO) test -count=1 -v -timeout 30m -run '^TestClocks$$' ./cmd/spos-edge
 
 # Two agents, each on a processor of its own, against one: what they take for a
 # thousand candidates. It wants a quiet machine with two processors.

@@ -21,6 +21,9 @@ const runMain = "SPOS_TEST_RUN_MAIN"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(runMain) != "" {
+		if os.Getenv(emulateClock) != "" && os.Args[0] != emulatedName {
+			emulate()
+		}
 		main()
 	}
 	os.Exit(m.Run())
