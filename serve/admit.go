@@ -45,10 +45,9 @@ func (g *gate) refuse() error {
 
 // full refuses a request of which nothing is known but that it is one: every queue is full, so the one that it is for
 // is. Of a call, grpc then throws away what comes of the message, instead of keeping a tensor for each until a handler
-// has seen the name of the model in it. The refusal is counted where only one version is served.
-func (s *Server) full(c *call) error {
-	var only *slot
-	served := 0
+// has seen the name of the model in it. The refusal is no model's: the call may have been for one that is not there.
+func (s *Server) full() error {
+	served := false
 	for _, e := range *s.catalog.Load() {
 		for _, sl := range e.slots {
 			v := sl.live.Load()
@@ -61,24 +60,14 @@ func (s *Server) full(c *call) error {
 			if v.gate.inside.Load() < v.gate.limit {
 				return nil
 			}
-			only = sl
-			served++
+			served = true
 		}
 	}
-	if served == 0 {
+	if !served {
 		return nil
 	}
-	if served > 1 {
-		return errBusy
-	}
-	v := only.acquire()
-	if v == nil {
-		return nil
-	}
-	c.found, c.model = v, v.info.Name
-	err := v.gate.busy()
-	v.stats.request(&c.spans, err)
-	return err
+	s.met.rejects.WithLabelValues("", "", "queue_full").Inc()
+	return errFull
 }
 
 // busy is the refusal, and when to come again: by then, what is inside now will be done.

@@ -79,6 +79,7 @@ const statusClientGone = 499
 var (
 	errNoPath  = &httpError{code: http.StatusNotFound, msg: "no such path"}
 	errBusy    = &httpError{code: http.StatusServiceUnavailable, msg: "the model's queue is full, try again later"}
+	errFull    = &httpError{code: http.StatusServiceUnavailable, msg: "every model's queue is full, try again later"}
 	errMemory  = &httpError{code: http.StatusServiceUnavailable, msg: "the requests in flight hold all memory that they may, try again later"}
 	errNeeds   = &httpError{code: http.StatusRequestEntityTooLarge, msg: "the request needs more memory than the server has for all of them"}
 	errQueued  = &httpError{code: http.StatusServiceUnavailable, msg: "the request's time ran out while it waited in the queue"}

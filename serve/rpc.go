@@ -179,14 +179,11 @@ func (g *rpcServer) admit(ctx context.Context, info *tap.Info) (context.Context,
 	var err error
 	r.token, err = g.s.access.authorize(g.scopeOf(r.route), info.Header.Get("authorization"))
 	if err == nil && r.route == "ModelInfer" {
-		err = g.s.full(&r.call)
+		err = g.s.full()
 	}
 	if err != nil {
 		g.account(ctx, &r.call, err, 0, time.Since(r.start))
 		g.traceRPC(&r.call, err)
-		if r.found != nil {
-			r.found.release()
-		}
 		return nil, status.Convert(err).Err()
 	}
 	ctx, r.cancel = context.WithCancelCause(ctx)

@@ -2,6 +2,7 @@ package serve_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -65,15 +66,27 @@ func TestRPCFullQueueTakesNoMessage(t *testing.T) {
 	})
 }
 
-// TestRPCFullQueueIsCounted: where there is one model, a call that is refused by its header is that model's.
-func TestRPCFullQueueIsCounted(t *testing.T) {
+// TestRPCFullQueueIsNoModels: a call that is refused by its header may be for a model that is not there, and is counted
+// for none.
+func TestRPCFullQueueIsNoModels(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newGated()
 		b := newRPCBubble(t, serve.Options{Cores: 1, Queue: 1}, m)
 		defer b.finish()
 		accepted := []<-chan error{b.infer(t.Context(), 0), b.infer(t.Context(), 0)}
 		synctest.Wait()
-		wantCode(t, b.inferWithout(t.Context()), codes.Unavailable, "queue is full")
+		q := rawRequest(floats(1, 2, 3), 1, 3)
+		q.ModelName = "unknown"
+		_, err := client(b.conn).ModelInfer(t.Context(), q)
+		wantCode(t, err, codes.Unavailable, "every model's queue is full")
+		for _, want := range []string{
+			`spos_serve_requests_total{code="Unavailable",model="",route="ModelInfer",version=""} 1`,
+			`spos_serve_rejected_total{model="",reason="queue_full",version=""} 1`,
+		} {
+			if text := b.metrics(); !strings.Contains(text, want+"\n") {
+				t.Errorf("no %s in\n%s", want, text)
+			}
+		}
 		close(m.gate)
 		for _, c := range accepted {
 			if err := <-c; err != nil {
@@ -84,8 +97,10 @@ func TestRPCFullQueueIsCounted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s := stats.ModelStats[0].InferenceStats; s.Success.Count != 2 || s.Fail.Count != 1 {
-			t.Errorf("%d succeeded and %d failed, want 2 and 1", s.Success.Count, s.Fail.Count)
+		if s := stats.ModelStats[0].InferenceStats; s.Success.Count != 2 || s.Fail.Count != 0 {
+			t.Errorf("%d succeeded and %d failed, want 2 and none", s.Success.Count, s.Fail.Count)
 		}
+		_, err = client(b.conn).ModelInfer(t.Context(), q)
+		wantCode(t, err, codes.NotFound, "unknown model")
 	})
 }

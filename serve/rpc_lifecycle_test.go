@@ -13,7 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
@@ -27,27 +26,18 @@ import (
 	"spos/serve/oippb"
 )
 
-// rpcBubble is a server of gRPC on pipes and a client of it.
+// rpcBubble is a bubble whose server speaks gRPC as well, and a client of that.
 type rpcBubble struct {
-	t      *testing.T
-	server *serve.Server
-	pipes  *pipes
-	conn   *grpc.ClientConn
-	stop   context.CancelFunc
-	done   chan error
+	*bubble
+	pipes *pipes // of gRPC
+	conn  *grpc.ClientConn
 }
 
 func newRPCBubble(t *testing.T, o serve.Options, models ...serve.Model) *rpcBubble {
 	t.Helper()
-	b := &rpcBubble{t: t, pipes: newPipes(), done: make(chan error, 1)}
-	o.Listener, o.GRPCListener, o.Logger, o.Registry = newPipes(), b.pipes, quiet(), prometheus.NewRegistry()
-	var err error
-	if b.server, err = serve.New(o, models...); err != nil {
-		t.Fatal(err)
-	}
-	var ctx context.Context
-	ctx, b.stop = context.WithCancel(t.Context())
-	go func() { b.done <- b.server.Run(ctx) }()
+	b := &rpcBubble{pipes: newPipes()}
+	o.GRPCListener = b.pipes
+	b.bubble = newBubble(t, o, models...)
 	b.conn = dial(t, "passthrough:///pipes", grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 		return b.pipes.dial(ctx, "", "")
 	}))
@@ -58,13 +48,7 @@ func newRPCBubble(t *testing.T, o serve.Options, models ...serve.Model) *rpcBubb
 // finish stops the server, which must end well and hold nothing.
 func (b *rpcBubble) finish() {
 	b.t.Helper()
-	b.stop()
-	if err := <-b.done; err != nil {
-		b.t.Errorf("Run: %v", err)
-	}
-	if n := serve.Held(b.server); n != 0 {
-		b.t.Errorf("%d bytes are held after the last request", n)
-	}
+	b.bubble.finish()
 	if err := b.conn.Close(); err != nil {
 		b.t.Error(err)
 	}
