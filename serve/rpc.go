@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -184,10 +185,20 @@ func (g *rpcServer) admit(ctx context.Context, info *tap.Info) (context.Context,
 	if err != nil {
 		g.account(ctx, &r.call, err, 0, time.Since(r.start))
 		g.traceRPC(&r.call, err)
-		return nil, status.Convert(err).Err()
+		return nil, refusal(err, r.id)
 	}
 	ctx, r.cancel = context.WithCancelCause(ctx)
 	return ctx, nil
+}
+
+// refusal is the answer to a call of which nothing but the header was read. grpc sends no metadata with it, only a
+// status: the request's id is in the status' details.
+func refusal(err error, id string) error {
+	s := status.Convert(err)
+	if with, err := s.WithDetails(&errdetails.RequestInfo{RequestId: id}); err == nil {
+		s = with
+	}
+	return s.Err()
 }
 
 // scopeOf is what a call needs: the same as what it is called over HTTP.

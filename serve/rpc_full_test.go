@@ -6,8 +6,11 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"spos/serve"
@@ -102,5 +105,35 @@ func TestRPCFullQueueIsNoModels(t *testing.T) {
 		}
 		_, err = client(b.conn).ModelInfer(t.Context(), q)
 		wantCode(t, err, codes.NotFound, "unknown model")
+	})
+}
+
+// TestRPCRefusalsHaveAnID: what a call's header gets is known by the id of the request, as every answer is.
+func TestRPCRefusalsHaveAnID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newGated()
+		b := newRPCBubble(t, serve.Options{Cores: 1, Queue: 1, Tokens: tokensFile(t)}, m)
+		defer b.finish()
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+inferSecret, "x-request-id", "mine-7")
+		accepted := []<-chan error{b.infer(ctx, 0), b.infer(ctx, 0)}
+		synctest.Wait()
+		for code, ctx := range map[codes.Code]context.Context{
+			codes.Unavailable:     ctx,
+			codes.Unauthenticated: metadata.AppendToOutgoingContext(t.Context(), "x-request-id", "mine-7"),
+		} {
+			s := status.Convert(<-b.infer(ctx, 0))
+			if s.Code() != code || len(s.Details()) != 1 {
+				t.Fatalf("%v with the details %v, want %v", s, s.Details(), code)
+			}
+			if info, ok := s.Details()[0].(*errdetails.RequestInfo); !ok || info.GetRequestId() != "mine-7" {
+				t.Errorf("%v says of the request %v", code, s.Details()[0])
+			}
+		}
+		close(m.gate)
+		for _, c := range accepted {
+			if err := <-c; err != nil {
+				t.Errorf("an accepted request: %v", err)
+			}
+		}
 	})
 }
