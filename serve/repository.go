@@ -88,8 +88,13 @@ func OpenRepository(ctx context.Context, dir string, o RepositoryOptions) (_ *Re
 		return nil, fmt.Errorf("serve: no model in %s: it should hold <model>/<version>/%s with a number as version", dir, modelFile)
 	}
 	var bad []error
+	works := false
 	for _, name := range slices.Sorted(maps.Keys(found)) {
 		l := found[name]
+		if l.Err != nil && len(l.Versions) == 0 {
+			o.Logger.Error("model cannot be read", "model", name, "err", l.Err)
+			bad = append(bad, l.Err)
+		}
 		l.Options.choose(l.descending(), func(version string) bool {
 			m, err := r.Load(ctx, name, version)
 			if err != nil {
@@ -98,10 +103,11 @@ func OpenRepository(ctx context.Context, dir string, o RepositoryOptions) (_ *Re
 				m = &unavailable{ModelInfo{Name: name, Version: version, Versions: l.offered(), Revision: l.Versions[version], Options: l.Options}, err}
 			}
 			r.models = append(r.models, m)
+			works = works || err == nil
 			return err == nil
 		})
 	}
-	if len(bad) == len(r.models) && !o.MayBeEmpty {
+	if !works && !o.MayBeEmpty {
 		return nil, fmt.Errorf("serve: no model of %s can be served: %w", dir, errors.Join(bad...))
 	}
 	return r, nil
@@ -183,7 +189,13 @@ func (r *Repository) Scan(context.Context) (map[string]Listing, error) {
 		if strings.HasPrefix(name, ".") {
 			continue
 		}
-		if info, err := r.root.Stat(name); err != nil || !info.IsDir() {
+		info, err := r.root.Stat(name)
+		_, failed := errors.AsType[syscall.Errno](err) // a link that leads out is refused without a call
+		switch {
+		case failed && !errors.Is(err, fs.ErrNotExist) && badName(name) == "":
+			found[name] = Listing{Err: err} // what cannot be looked at now is not gone
+			continue
+		case err != nil || !info.IsDir():
 			continue
 		}
 		if why := badName(name); why != "" {
