@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"spos/serve"
 )
 
 // hostileNames is names of models, versions and files: numbers 29, 30 and 32.
@@ -64,6 +66,11 @@ func hostileRepositories() []hostile {
 		{n: 49, name: "a broken new version", test: TestBrokenVersionDisturbsNothing}, // 1,000 swaps and memory: TestReloadsUnderLoad
 		{n: 49, name: "a new version", test: TestNewVersionTakesOver},
 		{n: 50, name: "a log that is closed", test: testClosedLog},
+		{n: 50, name: "a log on a full disk", test: testFullLog}, // of the process: TestLogOnFullDisk
+		{n: 50, name: "a model that the disk cut short", test: TestHalfWrittenModel},
+		{n: 50, name: "a model that cannot be looked at", test: TestModelThatCannotBeReadStays},
+		{n: 50, name: "a clock that jumps", test: serve.ClockJumps},
+		{n: 50, name: "deadlines by the wall's clock", test: testClocks},
 		{n: 50, name: "no descriptors left", test: testNoDescriptors},
 		{n: 51, name: "rapid reset", test: TestRapidReset}, // the rest of h2spec's cases: its own long run
 		{n: 51, name: "CONTINUATION flood", test: testContinuationFlood},

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -76,6 +77,36 @@ func testFullLog(t *testing.T) {
 	for body, code := range map[string]int{jsonBody("[1,3]", "[1,2,3]"): 200, "{": 400} {
 		if r := send(t, "POST", url+"/v2/models/m/infer", nil, []byte(body)); r.code != code {
 			t.Errorf("%d %s", r.code, r.body)
+		}
+	}
+}
+
+// testClocks: a time keeps the monotonic reading beside the wall's, so that what is computed with it does not jump,
+// until one of these is called. Only what goes out of the process may.
+func testClocks(t *testing.T) {
+	strips := regexp.MustCompile(`\.(Unix(Nano|Milli|Micro)?|Round|Truncate|UTC|Local|In|AddDate)\(|\btime\.(Unix(Milli|Micro)?|Date)\(`)
+	may := map[string]int{
+		"stats.go":       1, // last_inference, since 1970
+		"stamp_linux.go": 1, // of a file
+		"stamp_other.go": 1,
+		"log.go":         1, // of a number
+	}
+	for _, pattern := range []string{"*.go", "keys/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatal(files, err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found := strips.FindAllString(string(text), -1); len(found) > may[file] {
+				t.Errorf("%s: %q takes a time's monotonic reading away", file, found)
+			}
 		}
 	}
 }

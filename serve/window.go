@@ -10,6 +10,7 @@ import (
 // where it begins, apart for each ten seconds. Its zero value is empty and holds no memory.
 type window struct {
 	mu    sync.Mutex
+	start time.Time               // of the first duration: from it on counts a clock that does not jump
 	parts [windowParts]windowPart // by their time modulo windowParts
 }
 
@@ -23,7 +24,7 @@ const (
 )
 
 type windowPart struct {
-	at     int64 // its time, in windowPartIs since 1970
+	at     int64 // its time, in windowPartIs since the start
 	n      uint64
 	counts []uint32
 }
@@ -37,13 +38,18 @@ func bucketOf(d time.Duration) int {
 	return min(int(math.Log(float64(d)/float64(windowFrom))*windowScale), windowBuckets-1)
 }
 
-func partAt(now time.Time) int64 { return now.UnixNano() / int64(windowPartIs) }
+// partAt puts what ended before the start, while it waited for the lock, at the start.
+func (w *window) partAt(now time.Time) int64 { return max(int64(now.Sub(w.start)/windowPartIs), 0) }
 
 // add counts a duration that ended at now.
 func (w *window) add(now time.Time, d time.Duration) {
-	at, bucket := partAt(now), bucketOf(d)
+	bucket := bucketOf(d)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.start.IsZero() {
+		w.start = now
+	}
+	at := w.partAt(now)
 	p := &w.parts[at%windowParts]
 	if p.at > at {
 		return // by a goroutine that was held up for a minute
@@ -69,9 +75,9 @@ func (w *window) reset() {
 // read tells how many durations there were in the minute before now, and quantiles of them: zeros where there were
 // none.
 func (w *window) read(now time.Time, qs ...float64) (n uint64, quantiles []time.Duration) {
-	at := partAt(now)
 	var sum [windowBuckets]uint64
 	w.mu.Lock()
+	at := w.partAt(now)
 	for i := range w.parts {
 		p := &w.parts[i]
 		if p.n == 0 || p.at > at || p.at <= at-windowParts {

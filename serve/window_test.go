@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // TestWindowQuantiles: within one bucket of the true ones, over five decades.
@@ -75,5 +76,32 @@ func TestWindowEnds(t *testing.T) {
 	n, q := w.read(now, 0.5, 1)
 	if n != 6 || q[0] > 11*time.Microsecond || q[1] < 150*time.Second || q[1] > 200*time.Second {
 		t.Errorf("%d, %v", n, q)
+	}
+}
+
+// jumped is what time.Now would have returned, had the system's clock been set by d before: the wall's reading is
+// another, the monotonic one is not.
+func jumped(t time.Time, d time.Duration) time.Time {
+	const secondAt = 30 // bit; above the nanoseconds, below the mark that there is a monotonic reading
+	*(*uint64)(unsafe.Pointer(&t)) += uint64(d/time.Second) << secondAt
+	return t
+}
+
+// ClockJumps sets the clock back and forth while durations are counted: none is lost, and none counts longer.
+func ClockJumps(t *testing.T) {
+	start := time.Now()
+	for _, d := range []time.Duration{-24 * time.Hour, 24 * time.Hour} {
+		later := jumped(start.Add(windowSpan/2), d)
+		if wall, clock := later.Round(0).Sub(start.Round(0)), later.Sub(start); wall != d+windowSpan/2 || clock != windowSpan/2 {
+			t.Fatalf("the test's clock went by %v and %v", wall, clock)
+		}
+		var w window
+		w.add(start, time.Millisecond)
+		w.add(later, time.Millisecond)
+		for after, want := range map[time.Duration]uint64{0: 2, windowSpan / 2: 1, windowSpan: 0} {
+			if n, _ := w.read(later.Add(after), 0.5); n != want {
+				t.Errorf("%v after a jump by %v, %d are in the window, want %d", after, d, n, want)
+			}
+		}
 	}
 }
