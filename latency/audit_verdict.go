@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// vouches reports whether the table may be used for nets of a latency.
-func (a Audit) vouches(d time.Duration) bool {
+// Vouches reports whether the table may be used for nets of a latency.
+func (a Audit) Vouches(d time.Duration) bool {
 	ms := Milliseconds(d)
 	return a.From <= ms && ms <= a.To
 }

@@ -119,7 +119,7 @@ func (t *Table) Predict(n *arch.Net) (Prediction, error) {
 	}
 	mean, variance := t.regression.posterior(x, unseen)
 	p := prediction(mean, t.regression.interval(mean, variance))
-	p.Outside = !t.Audit().vouches(p.P50)
+	p.Outside = !t.Audit().Vouches(p.P50)
 	return p, nil
 }
 

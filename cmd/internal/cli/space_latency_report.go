@@ -16,6 +16,30 @@ import (
 	"spos/search"
 )
 
+// survey is a sample of a space and how fast its nets are.
+type survey struct {
+	space   *arch.Space
+	nets    []*arch.Net
+	seed    uint64
+	samples bool                 // report every net
+	limits  map[string][]float64 // by device, in milliseconds
+	devices []surveyed
+}
+
+// surveyed is what is known of the nets on one device.
+type surveyed struct {
+	name     string
+	results  []latency.Result // by net
+	cheapest latency.Result   // the net of the fewest MACs
+	drifts   int
+	by       *predictions // nil where the nets were measured
+}
+
+// fewestMACs need not be among the nets that were drawn.
+func (d *survey) fewestMACs() (*arch.Net, error) {
+	return d.space.Net(search.Cheapest(d.space, arch.MACs))
+}
+
 // spaceLatency is the JSON of `space latency`. Latencies are milliseconds.
 type spaceLatency struct {
 	Space   string          `json:"space"`
@@ -32,6 +56,7 @@ type spaceLatency struct {
 type deviceLatency struct {
 	Device      string              `json:"device"`
 	Fingerprint latency.Fingerprint `json:"fingerprint"`
+	Predicted   *predictions        `json:"predicted,omitempty"` // absent: the nets were measured
 	Fastest     netLatency          `json:"fastest"`
 	Slowest     netLatency          `json:"slowest"`
 	// FewestMACs need not be among the nets that were drawn.
@@ -56,6 +81,7 @@ type netLatency struct {
 	Latency search.Interval `json:"latency_ms"`
 	MACs    int64           `json:"macs"`
 	Params  int64           `json:"params"`
+	Outside bool            `json:"outside_audit,omitempty"`
 }
 
 // limitShare is how the nets lie to a limit.
@@ -64,6 +90,9 @@ type limitShare struct {
 	Met       int     `json:"met"`
 	Undecided int     `json:"undecided"`
 	NotMet    int     `json:"not_met"`
+	// Outside are those of Met that a table predicts beyond what its audit
+	// vouches for.
+	Outside int `json:"met_outside_audit,omitempty"`
 	search.Share
 }
 
@@ -85,10 +114,10 @@ type netsWarning struct {
 // shares are the parts of a space that people ask a limit for.
 var shares = []float64{0.5, 0.1, 0.01}
 
-func (d *dryRun) report() *spaceLatency {
+func (d *survey) report() *spaceLatency {
 	st := &spaceLatency{Space: d.space.Name, Input: [3]int{d.space.In.C, d.space.In.H, d.space.In.W}, Nets: len(d.nets), Seed: d.seed}
 	limited, single := 0, true
-	for i := range d.gauges {
+	for i := range d.devices {
 		st.Devices = append(st.Devices, d.reportOf(i))
 		if n := len(st.Devices[i].Limits); n > 0 {
 			limited++
@@ -101,30 +130,38 @@ func (d *dryRun) report() *spaceLatency {
 	return st
 }
 
-func (d *dryRun) reportOf(device int) deviceLatency {
-	results, g := d.results[device], d.gauges[device]
-	e := deviceLatency{Device: g.Device, Fingerprint: results[0].Fingerprint, Quantiles: map[string]float64{}, Drifts: len(g.Drifts())}
+func (d *survey) reportOf(device int) deviceLatency {
+	s := &d.devices[device]
+	results := s.results
+	e := deviceLatency{Device: s.name, Fingerprint: results[0].Fingerprint, Predicted: s.by, Quantiles: map[string]float64{}, Drifts: s.drifts}
 	e.Fingerprint.Model = latency.ModelID{} // of the first net alone
 	var high, macs, params []float64
 	for n, r := range results {
-		s := newNetLatency(d.nets[n], r)
-		e.Samples = append(e.Samples, s)
-		e.p50, high = append(e.p50, s.Latency.P50), append(high, s.Latency.High)
-		macs, params = append(macs, float64(s.MACs)), append(params, float64(s.Params))
-		e.Mean += s.Latency.P50 / float64(len(results))
+		net := newNetLatency(d.nets[n], r)
+		net.Outside = s.by.unvouched(r)
+		e.Samples = append(e.Samples, net)
+		e.p50, high = append(e.p50, net.Latency.P50), append(high, net.Latency.High)
+		macs, params = append(macs, float64(net.MACs)), append(params, float64(net.Params))
+		e.Mean += net.Latency.P50 / float64(len(results))
 	}
 	byP50 := func(a, b netLatency) int { return cmp.Compare(a.Latency.P50, b.Latency.P50) }
 	e.Fastest, e.Slowest = slices.MinFunc(e.Samples, byP50), slices.MaxFunc(e.Samples, byP50)
-	least, err := d.space.Net(search.Cheapest(d.space, arch.MACs))
-	if err == nil { // it was measured
-		e.FewestMACs = newNetLatency(least, d.cheapest[device])
+	if least, err := d.fewestMACs(); err == nil { // it was measured
+		e.FewestMACs = newNetLatency(least, s.cheapest)
+		e.FewestMACs.Outside = s.by.unvouched(s.cheapest)
 	}
 	for _, q := range quantiles {
 		e.Quantiles[strconv.Itoa(q)] = search.Quantile(float64(q)/100, e.p50)
 	}
 	e.TauMACs, e.TauParams = finite(search.Tau(e.p50, macs)), finite(search.Tau(e.p50, params))
-	for _, limit := range d.limits[g.Device] {
-		e.Limits = append(e.Limits, newLimitShare(limit, func(n int) latency.Verdict { return results[n].Decide(duration(limit)) }, len(results)))
+	for _, limit := range d.limits[s.name] {
+		l := newLimitShare(limit, func(n int) latency.Verdict { return results[n].Decide(duration(limit)) }, len(results))
+		for _, r := range results {
+			if s.by.unvouched(r) && r.Decide(duration(limit)) == latency.Met {
+				l.Outside++
+			}
+		}
+		e.Limits = append(e.Limits, l)
 	}
 	for _, share := range shares {
 		i := search.QuantileInterval(share, high)
@@ -139,7 +176,7 @@ func (d *dryRun) reportOf(device int) deviceLatency {
 
 func newNetLatency(n *arch.Net, r latency.Result) netLatency {
 	c := n.Cost()
-	return netLatency{n.Arch, Interval(r.Estimate), c.MACs, c.Params}
+	return netLatency{Arch: n.Arch, Latency: Interval(r.Estimate), MACs: c.MACs, Params: c.Params}
 }
 
 func newLimitShare(limit float64, verdict func(n int) latency.Verdict, nets int) limitShare {
@@ -153,12 +190,12 @@ func newLimitShare(limit float64, verdict func(n int) latency.Verdict, nets int)
 }
 
 // together is how the nets lie to the limits of all devices.
-func (d *dryRun) together() limitShare {
+func (d *survey) together() limitShare {
 	return newLimitShare(0, func(n int) latency.Verdict {
 		all := latency.Met
-		for i, g := range d.gauges {
-			for _, limit := range d.limits[g.Device] {
-				switch d.results[i][n].Decide(duration(limit)) {
+		for _, s := range d.devices {
+			for _, limit := range d.limits[s.name] {
+				switch s.results[n].Decide(duration(limit)) {
 				case latency.NotMet:
 					return latency.NotMet
 				case latency.Undecided:
@@ -217,15 +254,19 @@ func (st *spaceLatency) write(out io.Writer, histogram bool) error {
 		}
 	}
 	if t := st.Together; t != nil {
-		fmt.Fprintf(out, "\nall limits together: %s\n", t.words(st.Nets))
+		fmt.Fprintf(out, "\nall limits together: %s\n", t.words(st.Nets, false))
 	}
 	return nil
 }
 
 func (d *deviceLatency) write(out io.Writer, nets int) error {
 	h, s := d.Fingerprint.Host, d.Fingerprint.Session
-	fmt.Fprintf(out, "\non %s: %s, %d cores, ONNX Runtime %s, %s, threads %d, batch %d, %s\n",
-		d.Device, cmp.Or(h.CPU, "unknown processor"), h.Cores, cmp.Or(s.Runtime, "unknown"), s.Provider, s.Threads, s.Batch, s.Mode)
+	where := "on " + d.Device
+	if d.Predicted != nil {
+		where = "predicted by " + d.Predicted.Table
+	}
+	fmt.Fprintf(out, "\n%s: %s, %d cores, ONNX Runtime %s, %s, threads %d, batch %d, %s\n",
+		where, cmp.Or(h.CPU, "unknown processor"), h.Cores, cmp.Or(s.Runtime, "unknown"), s.Provider, s.Threads, s.Batch, s.Mode)
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(w, "p50 ms\tMIN\t")
 	for _, q := range quantiles {
@@ -252,7 +293,7 @@ func (d *deviceLatency) write(out io.Writer, nets int) error {
 	fmt.Fprintf(out, "slowest over fastest %.2f; order against MACs: tau %s, against parameters: %s\n",
 		d.Slowest.Latency.P50/d.Fastest.Latency.P50, tauWords(d.TauMACs), tauWords(d.TauParams))
 	for _, l := range d.Limits {
-		fmt.Fprintf(out, "limit %g ms: %s\n", l.Limit, l.words(nets))
+		fmt.Fprintf(out, "limit %g ms: %s\n", l.Limit, l.words(nets, d.Predicted != nil))
 	}
 	for _, l := range d.Leaving {
 		fmt.Fprintf(out, "%g %% of the space is left by %.4g ms (95 %% interval %s–%s)\n", 100*l.Share, l.Limit, orUnknown(l.Low), orUnknown(l.High))
@@ -263,13 +304,19 @@ func (d *deviceLatency) write(out io.Writer, nets int) error {
 	for _, w := range d.Warnings {
 		fmt.Fprintf(out, "warning: %d of %d nets: %s\n", w.Nets, nets, w.Text)
 	}
-	return nil
+	return d.Predicted.write(out, nets)
 }
 
-func (l limitShare) words(nets int) string {
+func (l limitShare) words(nets int, predicted bool) string {
 	text := fmt.Sprintf("surely met by %d of %d nets, %.3g %% (95 %% interval %.3g–%.3g %%)", l.Met, nets, 100*l.P, 100*l.Low, 100*l.High)
-	if l.Undecided > 0 {
+	switch {
+	case l.Undecided > 0 && predicted:
+		text += fmt.Sprintf("; %d undecided, which a search would measure", l.Undecided)
+	case l.Undecided > 0:
 		text += fmt.Sprintf("; %d stayed undecided, which a search would refuse", l.Undecided)
+	}
+	if l.Outside > 0 {
+		text += fmt.Sprintf("; the table's audit does not vouch for %d of those that meet it", l.Outside)
 	}
 	return text
 }

@@ -29,7 +29,7 @@ func dry(t *testing.T, dir string, limits map[string][]float64) (*dryRun, []*boa
 		t.Fatal(err)
 	}
 	boards := []*board{{name: "fast", factor: 1}, {name: "slow", factor: 10}}
-	d := &dryRun{space: s, nets: nets, limits: limits, p: &Progress{Log: slog.New(slog.DiscardHandler)}}
+	d := &dryRun{survey: &survey{space: s, nets: nets, limits: limits}, p: &Progress{Log: slog.New(slog.DiscardHandler)}}
 	devices := []NamedDevice{{boards[0], ThisDevice}, {boards[1], "pi5"}}
 	if d.gauges, err = NewGauges(s, devices, make([]config.DeviceLimit, 2), config.Latency{}, d.p.Log); err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func TestSpaceLatencyFlags(t *testing.T) {
 	}
 	for _, bad := range []string{"28x28", "1x28x28x2", "axbxc", "0x28x28"} {
 		o := spaceLatencyOptions{input: bad}
-		if _, err := o.space("shufflenetv2-small"); err == nil {
+		if _, err := o.space("shufflenetv2-small", nil); err == nil {
 			t.Errorf("--input %q is accepted", bad)
 		}
 	}
