@@ -3,8 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,13 +22,8 @@ func NewFleetCommand() *cobra.Command {
 	return cmd
 }
 
-type fleetServe struct {
-	listen, dir, access string
-	tls                 fleet.TLS
-}
-
 func newFleetServeCommand() *cobra.Command {
-	var f fleetServe
+	var b BrokerFlags
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a broker",
@@ -44,65 +37,26 @@ what it said that it has, it has.`,
       --tls-cert broker.pem --tls-key broker.key`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return fleetServeFunc(cmd, f)
+			return fleetServeFunc(cmd, &b)
 		},
 	}
-	s := cmd.Flags()
-	s.StringVar(&f.listen, "listen", "127.0.0.1:4222", "host:port to listen on")
-	s.StringVar(&f.dir, "dir", "", "directory for what is kept")
-	s.StringVar(&f.access, "access", "", "file that says who may do what; see `fleet access`")
-	s.StringVar(&f.tls.Cert, "tls-cert", "", "PEM file with the broker's certificate")
-	s.StringVar(&f.tls.Key, "tls-key", "", "PEM file with its key")
-	s.StringVar(&f.tls.CA, "tls-ca", "", "PEM file: who connects must show a certificate of this authority")
-	cmd.MarkFlagsRequiredTogether("tls-cert", "tls-key")
+	b.add(cmd, servingNames)
 	_ = cmd.MarkFlagRequired("dir")
-	_ = cmd.MarkFlagDirname("dir")
 	return cmd
 }
 
-func fleetServeFunc(cmd *cobra.Command, f fleetServe) error {
+func fleetServeFunc(cmd *cobra.Command, f *BrokerFlags) error {
 	log, err := Logger(cmd, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
-	b, err := OpenBroker(f.listen, f.dir, f.access, f.tls, log)
+	b, err := f.open("", log)
 	if err != nil {
 		return err
 	}
 	log.Info("broker is ready", "url", b.URL(), "dir", f.dir)
 	<-cmd.Context().Done()
 	return b.Close()
-}
-
-// OpenBroker starts a broker, and refuses one that anybody on a network could
-// use. The caller closes it.
-func OpenBroker(listen, dir, access string, tls fleet.TLS, log *slog.Logger) (*fleet.Broker, error) {
-	o := fleet.BrokerOptions{Listen: listen, Dir: dir, TLS: tls, Log: log}
-	if access != "" {
-		a, err := fleet.ReadAccess(access)
-		if err != nil {
-			return nil, WithHint(err, "make one with: spos fleet access --file "+access+" --client search --device NAME")
-		}
-		o.Access = a
-	}
-	host, _, err := net.SplitHostPort(listen)
-	if err != nil {
-		return nil, fmt.Errorf("--listen: want HOST:PORT: %w", err)
-	}
-	if access == "" && !loopback(host) {
-		return nil, WithHint(fmt.Errorf("%s is reached from other machines, and whoever reaches it could read and answer every job", listen),
-			"say who may: make a file with `spos fleet access --file access --client search --device NAME` and give it with --access",
-			"or listen on 127.0.0.1 only")
-	}
-	if tls.CA != "" && tls.Cert == "" {
-		return nil, errors.New("--tls-ca needs --tls-cert and --tls-key: certificates of clients come with TLS")
-	}
-	return fleet.StartBroker(o)
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 type fleetAccess struct {

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"spos/internal/fleet"
+	"spos/serve/keys/keystest"
 )
 
 func runFleet(ctx context.Context, stderr io.Writer, args ...string) (string, error) {
@@ -129,6 +130,8 @@ func TestFleetServeRefuses(t *testing.T) {
 	if err := os.WriteFile(broken, []byte("client search hunter2\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	cert, key := filepath.Join(dir, "cert"), filepath.Join(dir, "key")
+	issue(t, keystest.NewAuthority(t, "ca"), "broker", cert, key)
 	for name, test := range map[string]struct {
 		args []string
 		want string
@@ -140,6 +143,7 @@ func TestFleetServeRefuses(t *testing.T) {
 		"no access":     {[]string{"--access", filepath.Join(dir, "none")}, "no such file"},
 		"no key":        {[]string{"--tls-cert", broken}, "tls-key"},
 		"CA alone":      {[]string{"--tls-ca", broken}, "--tls-cert and --tls-key"},
+		"bad CA":        {[]string{"--tls-cert", cert, "--tls-key", key, "--tls-ca", key}, "no certificate in PEM"},
 		"bad pair":      {[]string{"--tls-cert", broken, "--tls-key", broken}, "broker's certificate"},
 	} {
 		t.Run(name, func(t *testing.T) {
