@@ -3,7 +3,6 @@ package fleet
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,18 +21,12 @@ import (
 // a second.
 const startTimeout = time.Minute
 
-// TLS names PEM files. The zero value is no TLS.
-type TLS struct {
-	Cert, Key string // the broker's own
-	CA        string // of clients; set: who has no certificate of it is refused
-}
-
 // BrokerOptions say how a broker is run.
 type BrokerOptions struct {
-	Listen string // host:port; "": in this process only
-	Dir    string // where messages are kept; survives kill -9 of the process
-	TLS    TLS
-	Access Access // zero: whoever reaches it may do everything
+	Listen string      // host:port; "": in this process only
+	Dir    string      // where messages are kept; survives kill -9 of the process
+	TLS    *tls.Config // nil: none
+	Access Access      // zero: whoever reaches it may do everything
 	Log    *slog.Logger
 }
 
@@ -119,42 +112,11 @@ func serverOptions(o BrokerOptions) (*server.Options, error) {
 			return nil, fmt.Errorf("fleet: %w", err)
 		}
 	}
-	return opts, o.TLS.server(opts)
-}
-
-func (t TLS) server(opts *server.Options) error {
-	if t == (TLS{}) {
-		return nil
+	if o.TLS != nil {
+		opts.TLS, opts.TLSConfig, opts.TLSTimeout = true, o.TLS, 5
+		opts.TLSVerify = o.TLS.ClientAuth == tls.RequireAndVerifyClientCert
 	}
-	cert, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-	if err != nil {
-		return fmt.Errorf("fleet: broker's certificate: %w", err)
-	}
-	opts.TLS = true
-	opts.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
-	opts.TLSTimeout = 5
-	if t.CA != "" {
-		pool, err := readPool(t.CA)
-		if err != nil {
-			return err
-		}
-		opts.TLSVerify = true
-		opts.TLSConfig.ClientCAs = pool
-		opts.TLSConfig.ClientAuth = tls.RequireAndVerifyClientCert
-	}
-	return nil
-}
-
-func readPool(path string) (*x509.CertPool, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("fleet: certificate authority: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("fleet: certificate authority: %s holds no certificate in PEM", path)
-	}
-	return pool, nil
+	return opts, nil
 }
 
 // lockDir keeps a second broker out of a directory; the system lets go of the

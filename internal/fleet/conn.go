@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -138,6 +139,18 @@ func (c *Conn) options(o Options) ([]nats.Option, error) {
 		opts = append(opts, nats.ClientCert(o.Cert, o.Key))
 	}
 	return opts, nil
+}
+
+func readPool(path string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("fleet: certificate authority: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("fleet: certificate authority: %s holds no certificate in PEM", path)
+	}
+	return pool, nil
 }
 
 // reconnectDelay is short at first, for a broker that is started again.

@@ -9,13 +9,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"spos/internal/fleet"
+	"spos/serve/keys"
 )
 
 // BrokerFlags describe a broker in this process: that of `fleet serve`, or
 // that of a verb that measures and is the broker of its devices meanwhile.
 type BrokerFlags struct {
 	listen, dir, access string
-	tls                 fleet.TLS
+	tls                 keys.Files
 	names               brokerNames
 }
 
@@ -53,7 +54,7 @@ func (b *BrokerFlags) add(cmd *cobra.Command, names brokerNames) {
 	f.StringVar(&b.access, names.access, "", "file that says who may do what at the broker, made by spos fleet access")
 	f.StringVar(&b.tls.Cert, names.cert, "", "PEM file with the broker's certificate")
 	f.StringVar(&b.tls.Key, names.key, "", "PEM file with its key")
-	f.StringVar(&b.tls.CA, names.ca, "", "PEM file: who connects must show a certificate of this authority")
+	f.StringVar(&b.tls.ClientCA, names.ca, "", "PEM file: who connects must show a certificate of this authority")
 	cmd.MarkFlagsRequiredTogether(names.cert, names.key)
 	_ = cmd.MarkFlagDirname(names.dir)
 	for _, name := range []string{names.access, names.cert, names.key, names.ca} {
@@ -66,7 +67,7 @@ func (b *BrokerFlags) add(cmd *cobra.Command, names brokerNames) {
 // [DeviceFlags.Broker] and closes the broker after the devices.
 func (b *BrokerFlags) Open(dir string, log *slog.Logger) (*fleet.Broker, error) {
 	if b.listen == "" {
-		for _, f := range [][2]string{{b.names.dir, b.dir}, {b.names.access, b.access}, {b.names.cert, b.tls.Cert}, {b.names.ca, b.tls.CA}} {
+		for _, f := range [][2]string{{b.names.dir, b.dir}, {b.names.access, b.access}, {b.names.cert, b.tls.Cert}, {b.names.ca, b.tls.ClientCA}} {
 			if f[1] != "" {
 				return nil, fmt.Errorf("--%s needs --listen: it is about the broker that runs there", f[0])
 			}
@@ -97,10 +98,16 @@ func (b *BrokerFlags) open(dir string, log *slog.Logger) (*fleet.Broker, error) 
 			"say who may: make a file with `spos fleet access --file access --client search --device NAME` and give it with --"+b.names.access,
 			"or listen on 127.0.0.1 only")
 	}
-	if b.tls.CA != "" && b.tls.Cert == "" {
+	switch {
+	case b.tls.Cert != "":
+		certs, err := keys.OpenCertificates(b.tls, log)
+		if err != nil {
+			return nil, fmt.Errorf("the broker's certificate: %w", err)
+		}
+		o.TLS = certs.Config(true)
+	case b.tls.ClientCA != "":
 		return nil, fmt.Errorf("--%s needs --%s and --%s: certificates of clients come with TLS", b.names.ca, b.names.cert, b.names.key)
 	}
-	o.TLS = b.tls
 	return fleet.StartBroker(o)
 }
 

@@ -47,6 +47,73 @@ func shown(t *testing.T, url string, roots *x509.CertPool) (*x509.Certificate, e
 	return c.ConnectionState().PeerCertificates[0], nil
 }
 
+// TestBrokerRenews replaces the certificate and the authority of clients of a
+// broker that runs.
+func TestBrokerRenews(t *testing.T) {
+	dir := t.TempDir()
+	cert, key, clients := filepath.Join(dir, "cert"), filepath.Join(dir, "key"), filepath.Join(dir, "clients")
+	old, renewed := keystest.NewAuthority(t, "old"), keystest.NewAuthority(t, "renewed")
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	issue(t, old, "first", cert, key)
+	write(clients, old.PEM)
+	roots := filepath.Join(dir, "roots")
+	write(roots, old.PEM+renewed.PEM)
+	open := serveFleet(t, "--tls-cert", cert, "--tls-key", key)
+	mutual := serveFleet(t, "--tls-cert", cert, "--tls-key", key, "--tls-ca", clients)
+
+	mine := filepath.Join(dir, "mine")
+	issue(t, old, "pi5", mine+".pem", mine+".key")
+	log := slog.New(slog.DiscardHandler)
+	dial := func(url string, f FleetFlags) error {
+		f.URL, f.CA = url, roots
+		c, err := f.Connect(t.Context(), "search", log)
+		if err != nil {
+			return err
+		}
+		_, err = c.Devices(t.Context())
+		_ = c.Close()
+		return err
+	}
+	stays, err := (&FleetFlags{URL: open, CA: roots}).Connect(t.Context(), "stays", log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stays.Close()
+	if err := dial(mutual, FleetFlags{Cert: mine + ".pem", Key: mine + ".key"}); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := shown(t, open, old.Pool()); err != nil || c.Subject.CommonName != "first" {
+		t.Fatalf("the broker shows %v, %v", c, err)
+	}
+
+	issue(t, renewed, "second", cert, key)
+	write(clients, renewed.PEM)
+	for { // it looks once a second, and the test's own deadline bounds this
+		c, err := shown(t, open, renewed.Pool())
+		if err == nil && c.Subject.CommonName == "second" {
+			break
+		}
+	}
+	if _, err := shown(t, open, old.Pool()); err == nil {
+		t.Error("the old certificate is still shown")
+	}
+	if _, err := stays.Devices(t.Context()); err != nil {
+		t.Errorf("a connection from before: %v", err)
+	}
+
+	for dial(mutual, FleetFlags{Cert: mine + ".pem", Key: mine + ".key"}) == nil {
+	}
+	issue(t, renewed, "pi5", mine+".pem", mine+".key")
+	if err := dial(mutual, FleetFlags{Cert: mine + ".pem", Key: mine + ".key"}); err != nil {
+		t.Errorf("a client of the new authority: %v", err)
+	}
+}
+
 // TestBrokerFlags has both verbs that run a broker do it by the names that
 // each has for the same flags.
 func TestBrokerFlags(t *testing.T) {

@@ -30,7 +30,8 @@ func newFleetServeCommand() *cobra.Command {
 		Long: `Run a broker: a NATS server with JetStream, which keeps every job and every
 answer in a directory until they are old. Agents and searches dial it; none of
 them needs to be reachable. It can be killed and started again at any time:
-what it said that it has, it has.`,
+what it said that it has, it has. Certificates and keys that are renewed are taken
+up without a restart.`,
 		Example: `  spos fleet serve --dir fleet
   spos fleet access --file access --client search --device pi5
   spos fleet serve --dir fleet --listen 0.0.0.0:4222 --access access \
