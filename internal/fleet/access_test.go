@@ -280,14 +280,50 @@ func TestAccessChanges(t *testing.T) {
 	if _, err := fleet.Connect(t.Context(), o); !errors.Is(err, fleet.ErrRefused) {
 		t.Fatalf("got %v", err)
 	}
-	write(client.String(), device.String())
-	work(t, connect(t, o), fleet.Worker{Device: "late", Do: echo})
-	write("nonsense")
 	c := connect(t, fleet.Options{URL: b.URL(), Token: token, Name: "search"})
+	seed, other, err := fleet.NewNKey(fleet.Device, "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(client.String(), device.String(), other.String())
+	// The queue of a device that may not make it is there before anybody asks.
+	for list := []fleet.Presence(nil); len(list) < 2; {
+		if list, err = c.Devices(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	work(t, connect(t, o), fleet.Worker{Device: "late", Do: echo})
+	file := filepath.Join(t.TempDir(), "other.nkey")
+	if err := os.WriteFile(file, seed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	byKey, err := nats.NkeyOptionFromSeed(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := make(chan string, 2)
+	for name, opt := range map[string]nats.Option{"late": nats.Token(secret), "other": byKey} {
+		nc, err := nats.Connect(b.URL(), opt, nats.NoReconnect(), nats.ClosedHandler(func(*nats.Conn) { cut <- name }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+	}
+	write("nonsense")
 	if got, err := c.Do(t.Context(), fleet.Job{ID: "1", Device: "late", Body: []byte("x")}); err != nil || string(got) != "X" {
 		t.Errorf("got %q, %v", got, err)
 	}
+	write(client.String(), device.String())
+	if name := <-cut; name != "other" {
+		t.Errorf("%s is cut off, whose line is there", name)
+	}
 	write(client.String())
+	if name := <-cut; name != "late" {
+		t.Errorf("%s is cut off a second time", name)
+	}
+	if _, err := c.Devices(t.Context()); err != nil {
+		t.Errorf("who is still let in: %v", err)
+	}
 	if _, err := fleet.Connect(t.Context(), o); !errors.Is(err, fleet.ErrRefused) {
 		t.Errorf("a device whose line is gone: %v", err)
 	}

@@ -36,8 +36,10 @@ type Broker struct {
 	log   *serverLog
 	lock  *os.File
 	inner string // token of connections from this process
-	stop  context.CancelFunc
 	close sync.Once
+
+	stop   context.CancelFunc // of what looks after the broker
+	keeper sync.WaitGroup
 }
 
 // StartBroker starts a broker and returns when it takes connections. The
@@ -76,10 +78,13 @@ func StartBroker(o BrokerOptions) (*Broker, error) {
 		err := fmt.Errorf("fleet: broker at %q does not start: %s", o.Listen, b.log.last())
 		return nil, errors.Join(err, b.Close())
 	}
-	if err := b.makeStreams(o.Access); err != nil {
+	if err := b.makeStreams(watch, o.Access.Grants); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
-	go watchClock(watch, o.Log)
+	b.keeper.Go(func() { watchClock(watch, o.Log) })
+	if o.Access.path != "" {
+		b.keeper.Go(func() { b.follow(watch, gate) })
+	}
 	return b, nil
 }
 
@@ -135,17 +140,17 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// makeStreams makes those of the devices that are known from the start: they
-// may not make their own.
-func (b *Broker) makeStreams(a Access) error {
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+// makeStreams makes those of devices that were given access: they may not make
+// their own.
+func (b *Broker) makeStreams(ctx context.Context, grants []Grant) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	c, err := Connect(ctx, Options{Broker: b, Name: "broker"})
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	for _, g := range a.Grants {
+	for _, g := range grants {
 		if g.Role != Device {
 			continue
 		}
@@ -157,6 +162,37 @@ func (b *Broker) makeStreams(a Access) error {
 		}
 	}
 	return nil
+}
+
+// follow has changes of the access file take effect: a device that is new gets
+// its queue, and whose grant is gone is cut off.
+func (b *Broker) follow(ctx context.Context, g *gate) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		came, gone := g.changes()
+		for _, grant := range gone {
+			n, err := g.expel(grant)
+			g.log.Info("access is withdrawn", "role", grant.Role, "name", grant.Name, "connections", n)
+			if err != nil {
+				g.log.Error("connections may go on", "err", err)
+			}
+		}
+		for _, grant := range came {
+			g.log.Info("access is given", "role", grant.Role, "name", grant.Name)
+		}
+		if len(came) == 0 {
+			continue
+		}
+		if err := b.makeStreams(ctx, came); err != nil && ctx.Err() == nil {
+			g.log.Error("a device has no queue until a client asks for it", "err", err)
+		}
+	}
 }
 
 // URL is where the broker is reached from outside; "" if it is not.
@@ -172,6 +208,7 @@ func (b *Broker) Close() error {
 	var err error
 	b.close.Do(func() {
 		b.stop()
+		b.keeper.Wait()
 		b.srv.Shutdown()
 		b.srv.WaitForShutdown()
 		err = b.lock.Close()

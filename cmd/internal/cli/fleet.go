@@ -77,8 +77,8 @@ may take the jobs of its own name and answer them, and nothing else.
 
 Secrets are written to files of their own beside the access file, readable by
 their owner only: NAME.token or NAME.nkey. The access file holds hashes and
-public keys. A broker takes up a changed file with the next connection; a
-connection that is there stays until it ends.`,
+public keys. A broker takes up a changed file within seconds: who is new is let
+in, and whose line is gone is cut off.`,
 		Example: `  spos fleet access --file access --client search --device pi5 --device jetson
   spos fleet access --file access --device pi5 --nkey`,
 		Args: cobra.NoArgs,
