@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 )
 
@@ -152,6 +154,9 @@ func (l *lease) say(ctx context.Context) error {
 			l.seq = seq
 			return nil
 		}
+		if errors.Is(err, jetstream.ErrNoStreamResponse) {
+			return l.restore(ctx, err)
+		}
 		if !errors.Is(err, errExists) {
 			return err
 		}
@@ -167,6 +172,16 @@ func (l *lease) say(ctx context.Context) error {
 		l.seq = now
 		return errRetry
 	})
+}
+
+// restore makes the streams of a device that was forgotten while it was away.
+// Where that is not allowed, the next client that asks for the device does.
+func (l *lease) restore(ctx context.Context, missing error) error {
+	l.c.forgetReady(l.device)
+	if err := l.c.ensure(ctx, l.device); !errors.Is(err, ErrDenied) {
+		return cmp.Or(err, errRetry)
+	}
+	return missing
 }
 
 // begin notes that a job is begun, and returns how many times it was.

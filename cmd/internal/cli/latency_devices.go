@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 type devicesOptions struct {
 	fleet         FleetFlags
 	pause, resume []string
+	forget        []string
 	json          bool
 }
 
@@ -32,10 +34,15 @@ func newLatencyDevicesCommand() *cobra.Command {
 took when it was last measured than when the agent started; beyond 3 % the device
 rests, and what it measures carries a warning.
 
---pause has a device take no more work until --resume: what is asked of it waits.`,
+--pause has a device take no more work until --resume: what is asked of it waits.
+
+--forget takes a device that is gone off the list, and drops what waits for it and
+what it answered. One that is connected is not forgotten. Take its line out of the
+access file first, where the broker has one, or the next start lists it again.`,
 		Example: `  spos latency devices --fleet nats://host:4222
   spos latency devices --json
-  spos latency devices --pause pi5`,
+  spos latency devices --pause pi5
+  spos latency devices --forget pi4`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return latencyDevicesFunc(cmd, o)
@@ -46,11 +53,13 @@ rests, and what it measures carries a warning.
 	f := cmd.Flags()
 	f.StringSliceVar(&o.pause, "pause", nil, "have this device take no more work")
 	f.StringSliceVar(&o.resume, "resume", nil, "have it work again")
+	f.StringSliceVar(&o.forget, "forget", nil, "take this device, which is gone, off the list, with what waits for it")
 	complete := func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		return (&DeviceFlags{fleet: o.fleet}).complete(cmd, args, typed)
 	}
 	_ = cmd.RegisterFlagCompletionFunc("pause", complete)
 	_ = cmd.RegisterFlagCompletionFunc("resume", complete)
+	_ = cmd.RegisterFlagCompletionFunc("forget", complete)
 	return cmd
 }
 
@@ -84,6 +93,11 @@ func latencyDevicesFunc(cmd *cobra.Command, o devicesOptions) error {
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Second)
 	defer cancel()
+	for _, name := range o.forget {
+		if err := forgetDevice(ctx, conn, name, log); err != nil {
+			return err
+		}
+	}
 	present, err := conn.Devices(ctx)
 	if err != nil {
 		return err
@@ -113,6 +127,21 @@ func (o *devicesOptions) setPauses(ctx context.Context, conn *fleet.Conn, log *s
 			}
 		}
 	}
+	return nil
+}
+
+func forgetDevice(ctx context.Context, conn *fleet.Conn, name string, log *slog.Logger) error {
+	f, err := conn.Forget(ctx, name)
+	switch {
+	case errors.Is(err, fleet.ErrPresent):
+		return WithHint(err, "end its agent; one that was killed counts as gone after a few seconds",
+			"to keep it and give it no more work: --pause "+name)
+	case errors.Is(err, fleet.ErrUnknown):
+		return WithHint(err, "without --forget, spos latency devices lists those that it knows")
+	case err != nil:
+		return err
+	}
+	log.Info("device is forgotten", "device", name, "jobs_dropped", f.Jobs, "answers_dropped", f.Answers)
 	return nil
 }
 
