@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -248,6 +249,25 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// refusals is a log that keeps the errors of its error level.
+type refusals chan error
+
+func (r refusals) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelError }
+func (r refusals) WithAttrs([]slog.Attr) slog.Handler           { return r }
+func (r refusals) WithGroup(string) slog.Handler                { return r }
+func (r refusals) Handle(_ context.Context, rec slog.Record) error {
+	rec.Attrs(func(a slog.Attr) bool {
+		if err, ok := a.Value.Any().(error); ok {
+			select {
+			case r <- err:
+			default:
+			}
+		}
+		return true
+	})
+	return nil
+}
+
 // TestAccessChanges gives a device access while the broker runs, and breaks
 // the file.
 func TestAccessChanges(t *testing.T) {
@@ -292,7 +312,15 @@ func TestAccessChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	work(t, connect(t, o), fleet.Worker{Device: "late", Do: echo})
+	said := make(refusals, 1)
+	told := o
+	told.Log = slog.New(said)
+	late, err := fleet.Connect(t.Context(), told)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = late.Close() })
+	work(t, late, fleet.Worker{Device: "late", Do: echo})
 	file := filepath.Join(t.TempDir(), "other.nkey")
 	if err := os.WriteFile(file, seed, 0o600); err != nil {
 		t.Fatal(err)
@@ -320,6 +348,9 @@ func TestAccessChanges(t *testing.T) {
 	write(client.String())
 	if name := <-cut; name != "late" {
 		t.Errorf("%s is cut off a second time", name)
+	}
+	if err := <-said; !errors.Is(err, fleet.ErrRefused) {
+		t.Errorf("the device says %v of being cut off", err)
 	}
 	if _, err := c.Devices(t.Context()); err != nil {
 		t.Errorf("who is still let in: %v", err)

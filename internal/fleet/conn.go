@@ -54,6 +54,7 @@ type Conn struct {
 	states    map[string]State     // of devices that jobs wait for, as last logged
 	sent      map[string]time.Time // attachments by device and hash: when they were seen at the broker
 	attempts  map[*attempt]struct{}
+	refused   bool // since it was connected, as logged
 
 	sending sync.Mutex // one attachment at a time
 }
@@ -113,7 +114,12 @@ func (c *Conn) options(o Options) ([]nats.Option, error) {
 			}
 			c.onDisconnect()
 		}),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.onError(err) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if refused := connectError(o, err); errors.Is(refused, ErrRefused) {
+				c.onRefused(refused)
+			}
+			c.onError(err)
+		}),
 	}
 	if o.Broker != nil {
 		return append(opts, nats.InProcessServer(o.Broker.srv), nats.Token(o.Broker.inner)), nil
@@ -200,9 +206,20 @@ func (c *Conn) onDisconnect() {
 	}
 }
 
+// onRefused says once that the broker does not let us in again.
+func (c *Conn) onRefused(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.refused {
+		c.refused = true
+		c.log.Error("the connection to the broker does not come back; trying on", "err", err)
+	}
+}
+
 func (c *Conn) onReconnect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.refused = false
 	close(c.connected)
 	c.connected = make(chan struct{})
 	clear(c.ready) // it may be another broker, or an empty one

@@ -99,6 +99,9 @@ func latencyDevicesFunc(cmd *cobra.Command, o devicesOptions) error {
 		}
 	}
 	present, err := conn.Devices(ctx)
+	if errors.Is(err, fleet.ErrDenied) {
+		err = WithHint(err, "that secret is a device's: give a client's, which `spos fleet access --client NAME` makes")
+	}
 	if err != nil {
 		return err
 	}
