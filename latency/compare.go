@@ -100,7 +100,7 @@ func CompareResults(a, b Result) (Comparison, error) {
 		}
 		busy := contention(r.Samples)
 		drift += driftBusy * driftBusy * busy * busy
-		of[i] = newBootstrap(quartile, logMedians(undisturbed(r.Samples)), math.Hypot(DefaultSpread, driftBusy*busy), 0)
+		of[i] = newBootstrap(quartile, logSteady(undisturbed(r.Samples)), math.Hypot(DefaultSpread, driftBusy*busy), 0)
 	}
 	c.draw(of[0].center-of[1].center, func() float64 {
 		return of[0].deviation(rng, of[0].stretch(rng)) - of[1].deviation(rng, of[1].stretch(rng)) + math.Sqrt(drift)*rng.NormFloat64()
@@ -112,8 +112,8 @@ var errNoSamples = errors.New("no samples in it: save it with measure --json --s
 
 // pairs compares round by round.
 func (c *Comparison) pairs(spread float64) {
-	logs := logMedians(c.A.Samples)
-	for i, x := range logMedians(c.B.Samples) {
+	logs := logSteady(c.A.Samples)
+	for i, x := range logSteady(c.B.Samples) {
 		logs[i] -= x
 	}
 	b := newBootstrap(median[float64], logs, math.Sqrt2*spread, 0)
@@ -150,10 +150,10 @@ func (c *Comparison) draw(center float64, deviation func() float64) {
 	}
 }
 
-func logMedians(samples []Sample) []float64 {
+func logSteady(samples []Sample) []float64 {
 	logs := make([]float64, len(samples))
 	for i, s := range samples {
-		logs[i] = math.Log(max(1, median(slices.Clone(s.Runs))))
+		logs[i] = math.Log(max(1, steady(s.Runs)))
 	}
 	return logs
 }

@@ -27,18 +27,19 @@ const (
 // is wider than an interval of the true median, by √2 and by what times
 // differ, and it is what one can check, and what a limit is held to later.
 //
-// P50 is the lower quartile of the sessions' medians, not their median: what
-// disturbs a session only ever slows it, for as long as a session takes or
-// longer, and with a neighbour there for half the time the median hangs on how
-// many sessions met it. Repeats differ by less than half as much for it
-// (docs/lab.md).
+// P50 is what half the runs take of the quiet quarter of a measurement: within
+// each session the lower quartile of the medians of stretches of five runs, and
+// the lower quartile of the sessions. What disturbs a run only ever slows it,
+// for some runs or some sessions on end, and with a neighbour there for half
+// the time a median over all hangs on how many met it. Repeats differ by less
+// than half as much for it (docs/lab.md).
 //
-// It is a bootstrap of both measurements: sessions, by their medians, are
-// drawn with replacement. Sessions are few, and a plain bootstrap of few is far
+// The interval is a bootstrap of both measurements: sessions are drawn with
+// replacement. Sessions are few, and a plain bootstrap of few is far
 // too narrow: of one it has no width at all. So the variance between sessions
 // is taken as that of the sessions seen together with an assumed one, which
 // counts for four more (the conjugate update of a scaled inverse chi-square),
-// and never below what the runs within a session leave its median open, by a
+// and never below what the runs within a session leave open, by a
 // bootstrap of blocks of them (neighbours are correlated); noise is added to
 // the drawn sessions to reach it; and each replicate's deviations are
 // stretched by √(ν/χ²ν), which gives Student's tails for a variance known from
@@ -51,7 +52,7 @@ const (
 // A machine that is in another mode at the other time (another clock, a
 // neighbour that has come) is beyond any interval: a [Sentinel] sees that.
 type Estimate struct {
-	P50      time.Duration // lower quartile, over sessions that nothing slowed, of each session's median
+	P50      time.Duration // what half the runs take when nothing disturbs them
 	P90      time.Duration // of all runs
 	Min      time.Duration // of all runs: what the code takes when nothing disturbs
 	Low      time.Duration // 95 % interval of a repeat's P50
@@ -88,20 +89,20 @@ func estimate(sessions [][]time.Duration, spread, drift float64) Estimate {
 	var e Estimate
 	n := 0
 	logs := make([][]float64, len(sessions)) // runs
-	meds := make([]float64, len(sessions))   // medians
+	each := make([]float64, len(sessions))   // steady
 	for i, runs := range sessions {
 		n += len(runs)
 		logs[i] = logGroups(runs)
-		meds[i] = math.Log(median(slices.Clone(runs)))
+		each[i] = math.Log(steady(runs))
 	}
-	e.P50 = fromLog(quartile(slices.Clone(meds)))
+	e.P50 = fromLog(quartile(slices.Clone(each)))
 
 	rng := rand.New(rand.NewPCG(bootSeed, uint64(n)))
 	within := 0.0
 	for _, x := range logs {
-		within += sumSquares(blockMedians(rng, x)) / resamples / float64(len(logs))
+		within += sumSquares(blockSteady(rng, x)) / resamples / float64(len(logs))
 	}
-	b := newBootstrap(quartile, meds, spread, within)
+	b := newBootstrap(quartile, each, spread, within)
 	draws := make([]float64, replicates)
 	for r := range draws {
 		stretch := b.stretch(rng)
@@ -161,12 +162,12 @@ func spreads(models [][][]time.Duration, assumed float64) []float64 {
 		if len(sessions) < 2 {
 			continue // tells nothing of differences
 		}
-		meds := make([]float64, len(sessions))
+		each := make([]float64, len(sessions))
 		for j, runs := range sessions {
-			meds[j] = math.Log(max(1, median(slices.Clone(runs))))
+			each[j] = math.Log(max(1, steady(runs)))
 		}
-		center, n := median(slices.Clone(meds)), float64(len(meds))
-		for _, x := range meds {
+		center, n := median(slices.Clone(each)), float64(len(each))
+		for _, x := range each {
 			off[i] = append(off[i], math.Abs(x-center)*math.Sqrt(n/(n-1)))
 		}
 	}
@@ -195,13 +196,13 @@ func logGroups(runs []time.Duration) []float64 {
 	return g
 }
 
-// blockMedians are medians of resamples of x in circular blocks of about the
-// cube root of its length.
-func blockMedians(rng *rand.Rand, x []float64) []float64 {
+// blockSteady is [steady] of resamples of x in circular blocks of about the cube
+// root of its length.
+func blockSteady(rng *rand.Rand, x []float64) []float64 {
 	block := int(math.Ceil(math.Cbrt(float64(len(x)))))
-	medians := make([]float64, resamples)
+	found := make([]float64, resamples)
 	y := make([]float64, 0, len(x))
-	for m := range medians {
+	for m := range found {
 		y = y[:0]
 		for len(y) < len(x) {
 			start := rng.IntN(len(x))
@@ -209,9 +210,9 @@ func blockMedians(rng *rand.Rand, x []float64) []float64 {
 				y = append(y, x[(start+i)%len(x)])
 			}
 		}
-		medians[m] = median(y)
+		found[m] = steady(y)
 	}
-	return medians
+	return found
 }
 
 // chiSquare draws from the distribution with nu degrees of freedom, a whole
@@ -243,6 +244,21 @@ func median[T time.Duration | float64](x []T) float64 {
 	slices.Sort(x)
 	n := len(x)
 	return (float64(x[(n-1)/2]) + float64(x[n/2])) / 2
+}
+
+// stretch is how many runs in a row are taken for one time.
+const stretch = 5
+
+// steady is what a session's runs take when nothing disturbs them: the lower
+// quartile, over stretches of its runs, of their medians. It leaves x as it is.
+func steady[T time.Duration | float64](x []T) float64 {
+	n := max(1, len(x)/stretch)
+	var y [stretch * 2]T
+	meds := make([]float64, n)
+	for i := range meds {
+		meds[i] = median(append(y[:0], x[i*len(x)/n:(i+1)*len(x)/n]...))
+	}
+	return quartile(meds)
 }
 
 // quartile sorts x in place; the lower one, between two values where it falls

@@ -176,7 +176,7 @@ func TestCoverage(t *testing.T) {
 				for i := range second {
 					meds := make([]float64, c.sessions)
 					for j, runs := range draw(shift) {
-						meds[j] = median(runs)
+						meds[j] = steady(runs)
 					}
 					second[i] = quartile(meds)
 				}

@@ -29,6 +29,12 @@ func (m Model) graph() string {
 	return identify(m.Bytes).SHA256
 }
 
+// Planner is a [Runner] that wants to know how many sessions are to come: more
+// than were asked for where some have to be made up for.
+type Planner interface {
+	Planned(sessions int)
+}
+
 // MeasureAll times p.Sessions sessions of each model, a session of every model
 // before the next of any, so that drift of the machine hits all alike. For
 // each session that something slowed there is another, up to p.Redo. Results
@@ -67,6 +73,9 @@ func measureMore(ctx context.Context, r Runner, models []Model, have [][]Sample,
 		}
 		if len(todo) == 0 {
 			return newResults(models, samples, p), nil
+		}
+		if told, ok := r.(Planner); ok {
+			told.Planned(len(todo))
 		}
 		err := inOrder(ctx, Width(r), len(todo), func(ctx context.Context, n int) (err error) {
 			at := todo[n]

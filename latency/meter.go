@@ -204,7 +204,7 @@ func (m *Meter) glance(ctx context.Context, sessions int) (Look, error) {
 		l.At, l.Environment = s.Started, s.Fingerprint.Key()
 	}
 	samples = undisturbed(samples)
-	l.P50 = time.Duration(median(medians(samples)) * math.Exp(-loudness(samples)))
+	l.P50 = time.Duration(median(steadies(samples)) * math.Exp(-loudness(samples)))
 	return l, nil
 }
 

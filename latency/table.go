@@ -24,7 +24,7 @@ type Measurement struct {
 	Arch           arch.Arch // '-' where a block was left out
 	Role           Role
 	P50, Low, High time.Duration   // as of [Estimate]
-	Sessions       []time.Duration // the median of each session, in order
+	Sessions       []time.Duration // what each session took when nothing disturbed it, in order
 }
 
 // deviation is the standard one of P50, as a fraction, that its interval means.

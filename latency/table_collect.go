@@ -303,7 +303,7 @@ func (w *collection) Fingerprint(ctx context.Context, model []byte, p Protocol) 
 func measured(r Result) Measurement {
 	m := Measurement{P50: r.P50, Low: r.Low, High: r.High}
 	for _, s := range r.Samples {
-		m.Sessions = append(m.Sessions, time.Duration(median(slices.Clone(s.Runs))))
+		m.Sessions = append(m.Sessions, time.Duration(steady(s.Runs)))
 	}
 	return m
 }

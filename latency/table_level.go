@@ -24,7 +24,7 @@ func levelled(results []Result, p Protocol) []Result {
 		models[i].Name, samples[i] = r.Model, slices.Clone(levelling(r.Samples))
 		for k, s := range samples[i] {
 			timed = timed && !s.Started.IsZero() && (k == 0 || !s.Started.Before(samples[i][k-1].Started))
-			list = append(list, instant{at: s.Started, model: i, session: k, log: math.Log(median(slices.Clone(s.Runs)))})
+			list = append(list, instant{at: s.Started, model: i, session: k, log: math.Log(steady(s.Runs))})
 		}
 	}
 	if len(list) == 0 {
@@ -47,7 +47,7 @@ func levelled(results []Result, p Protocol) []Result {
 	return out
 }
 
-// instant is a session: when it began and the logarithm of its median.
+// instant is a session: when it began and the logarithm of what it took.
 type instant struct {
 	at             time.Time
 	model, session int

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// slowed is what a session's median lies above its fellows', as a fraction,
+// slowed is what a session lies above its fellows', as a fraction,
 // where something that the machine does not show was at work. Sessions of one
 // model that nothing disturbs differ by 1 to 2 % (docs/lab.md).
 const slowed = 0.04
@@ -27,17 +27,17 @@ func undisturbed(samples []Sample) []Sample {
 
 // calm are the samples that nothing slowed: of those around which the
 // [Reference] was as fast as ever, the ones up to slowed above the lower
-// quartile of their medians.
+// quartile of all of these.
 func calm(samples []Sample) []Sample {
 	quiet := alone(samples)
 	if len(quiet) == 0 {
 		return nil
 	}
-	meds := medians(quiet)
-	most := slices.Sorted(slices.Values(meds))[(len(meds)-1)/4] * (1 + slowed)
+	each := steadies(quiet)
+	most := slices.Sorted(slices.Values(each))[(len(each)-1)/4] * (1 + slowed)
 	var kept []Sample
 	for i, s := range quiet {
-		if meds[i] <= most {
+		if each[i] <= most {
 			kept = append(kept, s)
 		}
 	}
@@ -59,10 +59,10 @@ func alone(samples []Sample) []Sample {
 	return slices.DeleteFunc(slices.Clone(samples), func(s Sample) bool { return s.Reference.slowdown(quiet) > loud })
 }
 
-func medians(samples []Sample) []float64 {
+func steadies(samples []Sample) []float64 {
 	m := make([]float64, len(samples))
 	for i, s := range samples {
-		m[i] = median(slices.Clone(s.Runs))
+		m[i] = steady(s.Runs)
 	}
 	return m
 }

@@ -224,6 +224,9 @@ type counted struct {
 
 func (c *counted) Width() int { return latency.Width(c.Runner) }
 
+// Planned implements [latency.Planner].
+func (c *counted) Planned(sessions int) { c.task.Extend(int(c.done.Load()) + sessions) }
+
 func (c *counted) Time(ctx context.Context, t latency.Task) (latency.Sample, error) {
 	s, err := c.Runner.Time(ctx, t)
 	if err == nil {

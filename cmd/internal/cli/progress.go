@@ -63,16 +63,27 @@ type Task struct {
 func (p *Progress) Task(name string, total, from int) *Task {
 	t := &Task{log: p.Log, name: name, total: total, from: from, start: time.Now(), last: time.Now()}
 	if p.bars != nil {
-		t.bar = p.bars.New(int64(total), mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
+		t.bar = p.bars.New(0, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
 			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
 			mpb.AppendDecorators(
 				decor.CountersNoUnit("%d/%d", decor.WCSyncSpace),
 				decor.Any(func(s decor.Statistics) string { return t.left(int(s.Current)) }, decor.WCSyncSpace),
 				decor.Any(func(decor.Statistics) string { t.mu.Lock(); defer t.mu.Unlock(); return "  " + t.status }),
 			))
+		t.bar.SetTotal(int64(total), false)
 		t.bar.SetCurrent(int64(from))
 	}
 	return t
+}
+
+// Extend gives the task another total, where there turns out to be more to do.
+func (t *Task) Extend(total int) {
+	t.mu.Lock()
+	t.total, t.ended = total, false
+	t.mu.Unlock() // for the bar asks for it while it is drawn
+	if t.bar != nil {
+		t.bar.SetTotal(int64(total), false)
+	}
 }
 
 // Set reports that done steps are done; status is a short text beside the bar
@@ -100,7 +111,15 @@ func (t *Task) Set(done int, status string, attrs ...any) {
 
 // End finishes the task at whatever step it has reached.
 func (t *Task) End() {
-	if t.bar != nil && !t.bar.Completed() {
+	if t.bar == nil {
+		return
+	}
+	t.mu.Lock()
+	total := int64(t.total)
+	t.mu.Unlock()
+	if t.bar.Current() >= total {
+		t.bar.SetTotal(-1, true)
+	} else {
 		t.bar.Abort(false)
 	}
 }
@@ -108,7 +127,10 @@ func (t *Task) End() {
 // left runs while the bar is drawn, when asking the bar itself would wait for
 // ever.
 func (t *Task) left(done int) string {
-	if left := remaining(t.start, done-t.from, t.total-done); left > 0 {
+	t.mu.Lock()
+	total := t.total
+	t.mu.Unlock()
+	if left := remaining(t.start, done-t.from, total-done); left > 0 {
 		return left.String() + " left"
 	}
 	return time.Since(t.start).Round(time.Second).String()
