@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -153,6 +154,8 @@ func serveFunc(cmd *cobra.Command, o serveOptions, unknown []string) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
+	o.cores = cmp.Or(o.cores, runtime.GOMAXPROCS(0))
+	defer widen(o.cores)()
 	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go, the server stays
 	lines := newBackgroundLog(cmd.ErrOrStderr())
 	log, err := Logger(cmd, lines)
@@ -209,6 +212,19 @@ func serveFunc(cmd *cobra.Command, o serveOptions, unknown []string) error {
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// widen lets Go run on so many more threads, unless the environment says on how
+// many. A run is C, and holds one of Go's processors until the scheduler looks,
+// up to 10 ms later: with runs on all of them, whoever reads, answers and
+// refuses waits for that at each step. undo puts it back.
+func widen(runs int) (undo func()) {
+	if os.Getenv("GOMAXPROCS") != "" {
+		return func() {}
+	}
+	before := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(before + runs)
+	return func() { runtime.GOMAXPROCS(before) }
 }
 
 // options are what the flags say to the server.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -20,5 +21,20 @@ func TestServeFlags(t *testing.T) {
 		if err := root.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", args, err, want)
 		}
+	}
+}
+
+func TestWiden(t *testing.T) {
+	before := runtime.GOMAXPROCS(0)
+	t.Setenv("GOMAXPROCS", "")
+	undo := widen(3)
+	if got := runtime.GOMAXPROCS(0); got != before+3 {
+		t.Errorf("%d beside 3 runs, want %d", got, before+3)
+	}
+	undo()
+	t.Setenv("GOMAXPROCS", "1")
+	defer widen(3)()
+	if got := runtime.GOMAXPROCS(0); got != before {
+		t.Errorf("%d where the environment decides, want it left at %d", got, before)
 	}
 }
