@@ -108,10 +108,10 @@ func atLimit(t *testing.T, d *noisy) time.Duration {
 // as [latency.DefaultSpread] assumes; their P50 alone would let about half of
 // them pass. A net well below is met, mostly without the whole budget.
 //
-// Simulated with 1,000 nets a case: of nets at the limit a search lets .1 %
-// pass, Settle, which looks up to seven times, 2.0 %, a confirmation .1 %.
-// Where sessions differ 1.6 times as much as is assumed it is 5.0, 11.4 and
-// 1.1 %; nets 3 % above the limit pass in 1.0 % of cases at most.
+// Simulated with 1,000 nets a case: of nets at the limit a search lets none
+// pass, Settle, which looks up to seven times, .2 %, a confirmation .1 %. Where
+// sessions differ 1.6 times as much as is assumed it is .5, 1.3 and .4 %; of
+// nets 3 % above the limit none pass.
 func TestLimit(t *testing.T) {
 	const nets = 120
 	key := 0

@@ -150,9 +150,9 @@ func (e Estimate) Decide(limit time.Duration) Verdict {
 // screen says, then, where that leaves it open, a session of confirm at a
 // time until confirm.Sessions more have run. What is then still undecided is
 // returned so. Looking again after each session makes a wrong verdict more
-// likely than one look does: of nets exactly at the limit it calls 2 % met
-// where sessions differ as much as the protocol assumes, and 11 % where they
-// differ 1.6 times as much (simulated, TestLimit); of nets 3 % above it, 1 %.
+// likely than one look does: of nets exactly at the limit it calls .2 % met
+// where sessions differ as much as the protocol assumes, and 1.3 % where they
+// differ 1.6 times as much (simulated, TestLimit); of nets 3 % above it, none.
 func Settle(ctx context.Context, r Runner, m Model, limit time.Duration, screen, confirm Protocol) (Result, Verdict, error) {
 	res, err := Measure(ctx, r, m, screen)
 	if err != nil {
