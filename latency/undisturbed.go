@@ -19,10 +19,15 @@ func undisturbed(samples []Sample) []Sample {
 	if len(samples) < 3 {
 		return samples
 	}
-	if kept := calm(samples); 3*len(kept) >= len(samples) {
-		return kept
+	return orAll(calm(samples), samples)
+}
+
+// orAll is what was kept, unless that is less than a third.
+func orAll(kept, all []Sample) []Sample {
+	if 3*len(kept) < len(all) {
+		return all
 	}
-	return samples
+	return kept
 }
 
 // calm are the samples that nothing slowed: of those around which the
@@ -46,12 +51,7 @@ func calm(samples []Sample) []Sample {
 
 // levelling are what tells the machine's level: a session beside a neighbour
 // would be taken for it, one that is slow with all the others is it.
-func levelling(samples []Sample) []Sample {
-	if quiet := alone(samples); 3*len(quiet) >= len(samples) {
-		return quiet
-	}
-	return samples
-}
+func levelling(samples []Sample) []Sample { return orAll(alone(samples), samples) }
 
 // alone are the samples around which the reference was as fast as ever.
 func alone(samples []Sample) []Sample {
