@@ -24,12 +24,13 @@ type gate struct {
 	pace   pace
 	met    *modelMetrics
 	on     *runners
+	apart  *spread
 }
 
 // queueUp gives a version its gate, and its batcher where it is to have one.
 func (s *Server) queueUp(v *version) {
 	o := v.info.Options
-	v.gate = gate{cores: s.cores, weight: int64(v.info.Threads), met: v.met, on: s.runners}
+	v.gate = gate{cores: s.cores, weight: int64(v.info.Threads), met: v.met, on: s.runners, apart: &s.apart}
 	v.gate.atWork = int64(s.opt.Cores) / v.gate.weight * int64(max(o.Batching.Max, 1))
 	v.gate.limit = int64(cmp.Or(o.Queue, s.opt.Queue)) + v.gate.atWork
 	v.batcher = newBatcher(v, &s.memory)

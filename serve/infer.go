@@ -138,7 +138,9 @@ func (v *version) outputs(in []Tensor, wants []wantedOutput, mem *arena) ([]Tens
 // run is one Run inside the gate, and its time.
 func (v *version) run(ctx context.Context, in, out []Tensor) (time.Duration, error) {
 	start := time.Now()
-	err := v.gate.on.do(func() error { return v.model.Run(ctx, in, out) })
+	err := v.gate.on.do(func() error {
+		return v.gate.apart.do(func() error { return v.model.Run(ctx, in, out) })
+	})
 	took := time.Since(start)
 	v.met.compute.Observe(took.Seconds())
 	if err == nil {

@@ -156,6 +156,7 @@ type Server struct {
 	text    sync.Pool // *bytes.Buffer, the JSON of answers
 	packers *packers
 	runners *runners // nil: runs are where their requests are
+	apart   spread
 	met     *metrics
 	tracer  trace.Tracer // nil: none
 
@@ -180,7 +181,7 @@ type Server struct {
 // the one with the highest version answers requests that name none. The server owns the models from here on, also
 // when New fails, and closes them at the end of Run or in Close.
 func New(o Options, models ...Model) (_ *Server, err error) {
-	s := &Server{opt: o.withDefaults(), writer: make(chan struct{}, 1), applied: map[string]applied{}}
+	s := &Server{opt: o.withDefaults(), writer: make(chan struct{}, 1), applied: map[string]applied{}, apart: spread{begun: map[int]int{}}}
 	s.catalog.Store(&catalog{})
 	defer func() {
 		if err != nil {
