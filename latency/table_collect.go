@@ -85,10 +85,11 @@ func (c *Campaign) Plan() ([]Measurement, error) {
 	return plan, nil
 }
 
-// Run measures and fits. The nets of the fit are measured in rounds, one
-// session of each in an order of the round's own, so that drift of the machine
-// hits all alike; those of the audit after them, for so will the table be
-// used: on a machine as it is later.
+// Run measures and fits. All nets are measured in rounds, one session of each
+// in an order of the round's own, so that drift of the machine hits them alike,
+// those of the audit among the others: what an audit tells is how far the
+// table's sums are from nets, and not how far a machine is from itself at
+// another time, which no campaign knows.
 func (c *Campaign) Run(ctx context.Context) (*Table, error) {
 	if err := c.Protocol.Validate(); err != nil {
 		return nil, err
@@ -98,7 +99,7 @@ func (c *Campaign) Run(ctx context.Context) (*Table, error) {
 		return nil, err
 	}
 	fp.Model = ModelID{}
-	w := &collection{Campaign: c, results: map[arch.Arch]Measurement{}, warnings: map[arch.Arch][]string{}}
+	w := &collection{Campaign: c, results: map[arch.Arch]Measurement{}, raw: map[arch.Arch]Result{}, warnings: map[arch.Arch][]string{}}
 	if err := w.recall(fp); err != nil {
 		return nil, err
 	}
@@ -131,7 +132,7 @@ type collection struct {
 	*Campaign
 	meter    Meter
 	results  map[arch.Arch]Measurement
-	raw      map[arch.Arch]Result // what this campaign measured, of the phase under way
+	raw      map[arch.Arch]Result // what this campaign measured
 	warnings map[arch.Arch][]string
 	total    int
 	mu       sync.Mutex // of done: a device may time several at once
@@ -175,19 +176,10 @@ func (w *collection) measure(ctx context.Context, plan []Measurement) error {
 	} else if r.Sessions > 0 {
 		w.meter.base = r.P50 // drift is drift since the campaign began, whoever began it
 	}
-	audit := slices.IndexFunc(plan, func(m Measurement) bool { return m.Role == Holdout })
-	if audit < 0 {
-		audit = len(plan)
-	}
 	w.total = len(plan) * w.Protocol.Sessions
-	for phase, nets := range [][]Measurement{plan[:audit], plan[audit:]} {
-		w.raw = map[arch.Arch]Result{}
-		var err error
-		for round := 0; round < w.Protocol.Sessions && err == nil; round++ {
-			err = w.round(ctx, nets, phase, round)
-		}
-		w.settle(nets)
-		if err != nil {
+	defer w.settle(plan)
+	for round := range w.Protocol.Sessions {
+		if err := w.round(ctx, plan, round); err != nil {
 			return err
 		}
 	}
@@ -195,9 +187,9 @@ func (w *collection) measure(ctx context.Context, plan []Measurement) error {
 }
 
 // round brings every net to round+1 sessions.
-func (w *collection) round(ctx context.Context, nets []Measurement, phase, round int) error {
+func (w *collection) round(ctx context.Context, nets []Measurement, round int) error {
 	var order []arch.Arch
-	rng := rand.New(rand.NewPCG(w.Seed, uint64(3+phase+2*round)))
+	rng := rand.New(rand.NewPCG(w.Seed, uint64(3+round)))
 	for _, i := range rng.Perm(len(nets)) {
 		if w.wanting(nets[i].Arch, round+1) {
 			order = append(order, nets[i].Arch)
@@ -239,7 +231,7 @@ func (w *collection) wanting(a arch.Arch, sessions int) bool {
 	return len(w.results[a].Sessions) < sessions
 }
 
-// settle takes the machine's level out of what a phase measured.
+// settle takes the machine's level out of what was measured.
 func (w *collection) settle(nets []Measurement) {
 	var raw []Result
 	var archs []arch.Arch
@@ -250,6 +242,7 @@ func (w *collection) settle(nets []Measurement) {
 	}
 	for i, r := range levelled(raw, w.Protocol) {
 		w.results[archs[i]] = measured(r)
+		w.warnings[archs[i]] = r.Warnings
 	}
 }
 

@@ -12,18 +12,20 @@ import (
 // level then. How many neighbours, and how much of the level is believed, is
 // what makes sessions of one model agree best; nothing where that is hardly
 // better than none, or where the runner does not tell when a session began, or
-// tells it by a clock that was set back meanwhile.
+// tells it by a clock that was set back meanwhile, which the results then warn
+// of.
 // The level of the whole is left as it is. Sessions beside a neighbour are left
 // out first, or they would be taken for the machine's level. All results are estimated together,
 // whichever were measured together.
 func levelled(results []Result, p Protocol) []Result {
 	models, samples := make([]Model, len(results)), make([][]Sample, len(results))
 	var list []instant
-	timed := true
+	timed, back := true, make([]bool, len(results))
 	for i, r := range results {
 		models[i].Name, samples[i] = r.Model, slices.Clone(levelling(r.Samples))
 		for k, s := range samples[i] {
-			timed = timed && !s.Started.IsZero() && (k == 0 || !s.Started.Before(samples[i][k-1].Started))
+			back[i] = back[i] || k > 0 && s.Started.Before(samples[i][k-1].Started)
+			timed = timed && !s.Started.IsZero() && !back[i]
 			list = append(list, instant{at: s.Started, model: i, session: k, log: math.Log(steady(s.Runs))})
 		}
 	}
@@ -42,7 +44,10 @@ func levelled(results []Result, p Protocol) []Result {
 	}
 	out := newResults(models, samples, p)
 	for i := range out {
-		out[i].Warnings = results[i].Warnings
+		out[i].Warnings = slices.Clone(results[i].Warnings)
+		if back[i] {
+			out[i].Warnings = append(out[i].Warnings, "the device's clock was set back between its sessions: how slow the machine was at each is not taken out")
+		}
 	}
 	return out
 }

@@ -210,33 +210,53 @@ func TestTableOfAliases(t *testing.T) {
 
 func seconds(n int) time.Time { return time.Unix(int64(n), 0) }
 
+// TestLevelIsTakenOut has a machine that is up to 8 % slower or faster for some
+// sessions on end: with a clock that tells when each was, most of that is found.
 func TestLevelIsTakenOut(t *testing.T) {
-	m := small(t)
-	m.drift, m.session, m.place, m.clock = 0.08, 0.004, 0, seconds
-	tab := table(t, m.campaign(t, 30, 40, 4))
-	if a := tab.Audit(); a.MAPE > 0.012 || a.Ruler.Repeat > 0.012 {
-		t.Errorf("under a drift of 8 %%: error %.4f (bias %.4f), repeat %.4f, want .012 at most", a.MAPE, a.Bias, a.Ruler.Repeat)
+	mean := func(clock func(int) time.Time) (off, repeat float64) {
+		const seeds = 4
+		for seed := range uint64(seeds) {
+			m := small(t)
+			m.drift, m.session, m.place, m.clock = 0.08, 0.004, 0, clock
+			c := m.campaign(t, 30, 40, 4)
+			c.Seed = 1 + seed
+			a := table(t, c).Audit()
+			off, repeat = off+a.MAPE/seeds, repeat+a.Ruler.Repeat/seeds
+		}
+		return off, repeat
+	}
+	off, repeat := mean(seconds)
+	blind, apart := mean(nil)
+	t.Logf("errors of %.4f and repeats of %.4f; without a clock %.4f and %.4f", off, repeat, blind, apart)
+	if off > 0.4*blind || repeat > 0.4*apart {
+		t.Error("less than 60 % of what the machine did is taken out")
 	}
 }
 
 // TestLevelByAClockSetBack has a clock that does not tell the order of the
-// sessions of the fit: no level is taken out of them by it.
+// sessions: no level is taken out of them by it.
 func TestLevelByAClockSetBack(t *testing.T) {
 	m := small(t)
 	m.drift, m.session = 0.08, 0.004
 	none := table(t, m.campaign(t, 30, 40, 4))
-	m.calls, m.clock = 0, func(call int) time.Time {
+	measured := func(clock func(int) time.Time) (levelled, warned bool) {
+		m.calls, m.clock = 0, clock
+		tab := table(t, m.campaign(t, 30, 40, 4))
+		for i, is := range tab.Measurements {
+			levelled = levelled || !slices.Equal(is.Sessions, none.Measurements[i].Sessions)
+		}
+		return levelled, strings.Contains(strings.Join(tab.Warnings, "\n"), "clock was set back")
+	}
+	if levelled, warned := measured(seconds); !levelled || warned {
+		t.Errorf("by a clock that tells the order: levels taken out: %v, a warning: %v", levelled, warned)
+	}
+	if levelled, warned := measured(func(call int) time.Time {
 		if call > 120 {
 			call -= 100
 		}
 		return seconds(call)
-	}
-	back := table(t, m.campaign(t, 30, 40, 4))
-	for i, is := range back.Measurements {
-		was := none.Measurements[i]
-		if same := slices.Equal(is.Sessions, was.Sessions); same != (is.Role != latency.Holdout) {
-			t.Fatalf("%s %s: %v, and without a clock %v", is.Role, is.Arch, is.Sessions, was.Sessions)
-		}
+	}); levelled || !warned {
+		t.Errorf("by one that was set back: levels taken out: %v, a warning: %v", levelled, warned)
 	}
 }
 

@@ -94,8 +94,8 @@ func TestTableVerbs(t *testing.T) {
 }
 
 // BenchmarkTableProof makes the tables of the small space and the official one
-// as a user would and audits them on 200 and 60 nets that were held out. The
-// nets are measured after those that the table is made of. It reports, of each
+// as a user would and audits them on 200 and 60 nets that were held out and
+// measured in turns with those that the table is made of. It reports, of each
 // space,
 //
 //	within5   share of held-out nets within ±5 %: 0.95 is wanted
