@@ -71,13 +71,17 @@ func transpose(f *inference, n node) ([][]int64, int64, error) {
 		slices.Reverse(out)
 		return one(out)
 	}
-	sorted := slices.Clone(perm)
-	slices.Sort(sorted)
-	out := make([]int64, len(perm))
-	for i, p := range perm {
-		if len(perm) != len(x) || sorted[i] != int64(i) {
+	if len(perm) != len(x) {
+		return fail(fmt.Errorf("%d numbers do not permute %d dimensions", len(perm), len(x)))
+	}
+	sorted := slices.Sorted(slices.Values(perm))
+	for i, p := range sorted {
+		if p != int64(i) {
 			return fail(fmt.Errorf("%v does not permute %d dimensions", perm, len(x)))
 		}
+	}
+	out := make([]int64, len(perm))
+	for i, p := range perm {
 		out[i] = x[p]
 	}
 	return one(out)
@@ -198,6 +202,9 @@ func split(f *inference, n node) ([][]int64, int64, error) {
 	if sizes == nil {
 		sizes = evenly(x[axis], int64(len(n.out)))
 	}
+	if len(sizes) != len(n.out) { // before a shape is made for each
+		return fail(fmt.Errorf("%d parts for %d outputs of %v", len(sizes), len(n.out), x))
+	}
 	sum := int64(0)
 	out := make([][]int64, len(sizes))
 	for i, s := range sizes {
@@ -205,8 +212,8 @@ func split(f *inference, n node) ([][]int64, int64, error) {
 		out[i][axis] = s
 		sum += s
 	}
-	if sum != x[axis] || len(sizes) != len(n.out) {
-		return fail(fmt.Errorf("parts %v for %d outputs of %v", sizes, len(n.out), x))
+	if sum != x[axis] {
+		return fail(fmt.Errorf("parts %v of %v", sizes, x))
 	}
 	return out, 0, nil
 }

@@ -12,8 +12,8 @@ import (
 type EvolutionOptions struct {
 	Population   int     // nets evaluated in a generation; 0 means 50
 	Parents      int     // best nets of the whole history that breed; 0 means 10
-	Mutants      int     // per generation; 0 means half the population
-	Children     int     // by crossover, per generation; 0 means half the population
+	Mutants      int     // per generation; 0 means half the population, less than 0 none
+	Children     int     // by crossover, per generation; likewise
 	MutationProb float64 // that a block is redrawn; 0 means 0.1
 	Tries        int     // draws per asked mutant or child; 0 means 10
 	RandomTries  int     // random draws in a row that may fail; 0 means 10,000

@@ -49,7 +49,8 @@ type Trial struct {
 	Arch       arch.Arch   `json:"arch"`
 	MACs       int64       `json:"macs"`
 	Params     int64       `json:"params"`
-	// Latency in milliseconds, zero where nobody measured it.
+	// Latency in milliseconds, zero where nobody measured it; a prediction where
+	// Reason says so.
 	Latency Interval `json:"latency_ms,omitzero"`
 	// Devices are the latencies by device where there are several; Latency is
 	// then the first device's.
@@ -116,7 +117,8 @@ type Options struct {
 	// evaluators that work in parallel want a generation.
 	Batch int
 	// Misses is how many nets in a row may miss the latency limit before the
-	// search gives up with [ErrUnsatisfiable]; 0 means 200.
+	// search gives up with [ErrUnsatisfiable]; 0 means 200. Once a net has met
+	// it, the search ends with [ErrExhausted] after ten times as many.
 	Misses int
 
 	Journal Journal // nil: the history is not kept
@@ -158,8 +160,8 @@ type runner struct {
 
 	id        int // of the next trial
 	evaluated int
-	missed    int // in a row
-	fastest   Interval
+	missed    int    // in a row
+	reason    string // of the last one
 }
 
 func (r *runner) run(ctx context.Context, yield func(Trial, error) bool) error {
@@ -186,8 +188,8 @@ func (r *runner) run(ctx context.Context, yield func(Trial, error) bool) error {
 				}
 			}
 			told = append(told, trials...)
-			if r.missed >= r.Misses {
-				return r.unsatisfiable()
+			if err := r.enough(); err != nil {
+				return err
 			}
 		}
 		r.method.Tell(told)
@@ -297,15 +299,21 @@ func (r *runner) keep(t Trial) error {
 		return nil
 	}
 	r.missed++
-	if r.fastest.High == 0 || t.Latency.High < r.fastest.High {
-		r.fastest = t.Latency
-	}
+	r.reason = t.Reason
 	return nil
 }
 
-func (r *runner) unsatisfiable() error {
-	return fmt.Errorf("search: %w: the last %d nets in a row missed %s; the fastest measured %v; of %d tried %d met it",
-		ErrUnsatisfiable, r.missed, r.Latency.Name(), r.fastest, r.id, r.evaluated)
+// enough is an error when so many nets in a row missed the limits that looking
+// on is no use.
+func (r *runner) enough() error {
+	switch {
+	case r.evaluated == 0 && r.missed >= r.Misses:
+		return fmt.Errorf("search: %w: %d in a row missed %s, the last one: %s", ErrUnsatisfiable, r.missed, r.Latency.Name(), r.reason)
+	case r.missed >= 10*r.Misses:
+		return fmt.Errorf("search: after %d evaluated nets: %w: the last %d in a row missed %s, the last one: %s",
+			r.evaluated, ErrExhausted, r.missed, r.Latency.Name(), r.reason)
+	}
+	return nil
 }
 
 // replay is the journalled trial, if it is the one that was to be made.

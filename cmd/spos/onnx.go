@@ -109,12 +109,9 @@ func verify(ctx context.Context, o *onnxNet, m *supernet.Supernet, n *arch.Net, 
 		if err != nil {
 			return v, err
 		}
-		v.MaxAbs = max(v.MaxAbs, export.Compare(got, want, o.classes).MaxAbs)
-		for i := range b.N {
-			if argmax(got[i*o.classes:(i+1)*o.classes]) == argmax(want[i*o.classes:(i+1)*o.classes]) {
-				same++
-			}
-		}
+		d := export.Compare(want, got, o.classes)
+		v.MaxAbs = max(v.MaxAbs, d.MaxAbs)
+		same += d.Top1
 		v.Images += b.N
 	}
 	v.Agree = float64(same) / float64(v.Images)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -233,8 +234,8 @@ func (s *searcher) run(ctx context.Context) (*searchOutcome, error) {
 	method := random()
 	if s.cfg.Method == "evolution" {
 		method = search.NewEvolution(s.from.space, s.limits, stream(2), search.EvolutionOptions{
-			Population: s.cfg.Population, Parents: s.cfg.Parents, Mutants: s.cfg.Mutation.Count,
-			Children: s.cfg.Crossover.Count, MutationProb: s.cfg.Mutation.Prob, Tries: s.cfg.MaxTriesFactor,
+			Population: s.cfg.Population, Parents: s.cfg.Parents,
+			Mutants: cmp.Or(s.cfg.Mutation.Count, -1), Children: cmp.Or(s.cfg.Crossover.Count, -1), MutationProb: s.cfg.Mutation.Prob, Tries: s.cfg.MaxTriesFactor,
 		})
 	}
 	var err error
@@ -254,7 +255,11 @@ func (s *searcher) run(ctx context.Context) (*searchOutcome, error) {
 		}
 		out.Random = &w
 	}
-	out.Evaluated = s.cfg.Evaluations()
+	for _, t := range out.trials {
+		if t.Feasible {
+			out.Evaluated++
+		}
+	}
 	for _, t := range slices.Concat(out.trials, out.random) {
 		out.Seconds += t.Seconds // the journal knows those of an interrupted search, too
 	}
@@ -281,6 +286,10 @@ func (s *searcher) history(ctx context.Context, name, file string, m search.Meth
 	defer s.awaiting.watch(task)()
 	evaluated, best := 0, search.Trial{}
 	for t, err := range seq {
+		if errors.Is(err, search.ErrExhausted) && evaluated > 0 {
+			s.p.Log.Warn("the limits leave no more nets to find", "method", name, "evaluated", evaluated, "of", budget, "err", err)
+			break
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -12,7 +12,8 @@ import (
 type Order struct{ Rows, Cols []int }
 
 // Apply returns data, a tensor of this shape, in the new order. It returns
-// data itself where nothing moves.
+// data itself where nothing moves, and panics where data does not fill the
+// shape or the order is of another one.
 func (o Order) Apply(shape []int, data []float32) []float32 {
 	if o.Rows == nil && o.Cols == nil {
 		return data

@@ -11,7 +11,8 @@ import (
 
 // DetectNet finds the one network that a file holds when nobody says which:
 // block by block, the candidate whose layers the file has. Where spaces hold
-// the same network, the smallest is taken. The error is Detect's.
+// the same network, the smallest is taken. The error is a
+// [*MismatchError] of the last one tried, or wraps [ErrNoTarget].
 func DetectNet(file []Tensor, spaces iter.Seq[*arch.Space], dialects []*Dialect) (*Match, error) {
 	if dialects == nil {
 		dialects = all
@@ -21,7 +22,7 @@ func DetectNet(file []Tensor, spaces iter.Seq[*arch.Space], dialects []*Dialect)
 		return nil, err
 	}
 	var fits []attempt
-	nearest := ErrNoTarget
+	last := ErrNoTarget
 	for s := range spaces {
 		for _, d := range dialects {
 			a, ok := f.infer(d, s)
@@ -39,14 +40,14 @@ func DetectNet(file []Tensor, spaces iter.Seq[*arch.Space], dialects []*Dialect)
 			case err != nil:
 				return nil, err
 			case bad != nil:
-				nearest = bad
+				last = bad
 			default:
 				fits = append(fits, fit)
 			}
 		}
 	}
 	if len(fits) == 0 {
-		return nil, nearest
+		return nil, last
 	}
 	return slices.MinFunc(fits, func(a, b attempt) int {
 		return cmp.Compare(a.target.Space.Size(), b.target.Space.Size())

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -97,6 +98,9 @@ func writePTH(path string, c *ckpt.Checkpoint, d *dialect.Dialect, entries []dia
 		t, err := f.Tensor(e.Name)
 		if err != nil {
 			return err
+		}
+		if !slices.Equal(t.Shape, e.Shape) {
+			return fmt.Errorf("tensor %s has the shape %v, and the space says %v: %w", e.Name, t.Shape, e.Shape, ckpt.ErrCorrupt)
 		}
 		tensors[i] = ckpt.Tensor{Shape: t.Shape, Data: e.Order.Apply(t.Shape, t.Data)}
 	}
