@@ -43,8 +43,8 @@ func (p *pool) spent(tries int) error {
 	if len(p.seen) == 0 {
 		return fmt.Errorf("%w: none of %d drawn nets is within the limits: %w", ErrUnsatisfiable, p.drawn, ErrExhausted)
 	}
-	return fmt.Errorf("%w: %d draws in a row gave nothing new; %d nets of the space are known, and %.2g%% of %d draws were within the limits",
-		ErrExhausted, tries, len(p.seen), 100*float64(p.inside)/float64(p.drawn), p.drawn)
+	return fmt.Errorf("%w: %d draws in a row gave nothing new; %d nets of the space are known, and %s of %d draws were within the limits",
+		ErrExhausted, tries, len(p.seen), percent(p.inside, p.drawn), p.drawn)
 }
 
 // coster returns a function that costs an arch as far as the limits ask. It

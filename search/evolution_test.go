@@ -1,6 +1,7 @@
 package search_test
 
 import (
+	"maps"
 	"slices"
 	"testing"
 
@@ -89,5 +90,33 @@ func TestEvolutionReplacesInfeasibleNets(t *testing.T) {
 	}
 	if !slices.Equal(alive, []int{20, 20, 20, 20, 20}) || len(ts) == 100 {
 		t.Errorf("evaluated per generation %v of %d trials, want 20 each and some infeasible", alive, len(ts))
+	}
+}
+
+// TestEvolutionWithoutAKind: less than 0 of a kind is none of it, and random
+// nets fill what is missing.
+func TestEvolutionWithoutAKind(t *testing.T) {
+	s := searchtest.Macro()
+	for _, c := range []struct {
+		options search.EvolutionOptions
+		bred    map[search.Origin]int // in generation 1
+	}{
+		{search.EvolutionOptions{Population: 20, Mutants: -1, Children: 12}, map[search.Origin]int{search.Crossover: 12, search.Random: 8}},
+		{search.EvolutionOptions{Population: 20, Mutants: 15, Children: -1}, map[search.Origin]int{search.Mutation: 15, search.Random: 5}},
+		{search.EvolutionOptions{Population: 20}, map[search.Origin]int{search.Mutation: 10, search.Crossover: 10}},
+	} {
+		ts, err := searchtest.Collect(search.Run(t.Context(), s, search.NewEvolution(s, search.Limits{}, searchtest.Rand(1), c.options), search.Options{
+			Objective: searchtest.Synthetic(s).Objective, Budget: 40,
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bred := map[search.Origin]int{}
+		for _, tr := range ts[20:] {
+			bred[tr.Origin]++
+		}
+		if !maps.Equal(bred, c.bred) {
+			t.Errorf("%+v bred %v, want %v", c.options, bred, c.bred)
+		}
 	}
 }

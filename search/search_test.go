@@ -142,6 +142,53 @@ func TestMissesInARow(t *testing.T) {
 	}
 }
 
+// TestFewNetsLeft: limits that leave few nets end a search with what it found:
+// at the end of the space, or after ten times as many misses in a row as end
+// one that found nothing.
+func TestFewNetsLeft(t *testing.T) {
+	s := searchtest.Macro()
+	l := searchtest.Synthetic(s)
+	failing := func(from int) search.Below { // fails all nets but the first ones
+		b := searchtest.SlowMACs(1000)
+		measured, measure := 0, b.Measure
+		b.Measure = func(ctx context.Context, nets []*arch.Net, effort int) ([]search.Interval, error) {
+			found, err := measure(ctx, nets, effort)
+			for i := range found {
+				if measured++; measured > from {
+					found[i] = search.Interval{P50: 2000, Low: 1990, High: 2010}
+				}
+			}
+			return found, err
+		}
+		return b
+	}
+	for name, c := range map[string]struct {
+		limit search.Below
+		found int
+		err   error
+		says  string
+	}{
+		"never":     {failing(0), 0, search.ErrUnsatisfiable, "20 in a row missed latency < 1000 ms, the last one: latency 2000"},
+		"no longer": {failing(7), 7, search.ErrExhausted, "after 7 evaluated nets: no new net found: the last 200 in a row missed latency < 1000 ms"},
+		"the end":   {searchtest.SlowMACs(1000), 3969, search.ErrExhausted, "3969 nets of the space are known"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ts, err := searchtest.Collect(search.Run(t.Context(), s, search.NewRandom(s, search.Limits{}, searchtest.Rand(1), 0), search.Options{
+				Objective: l.Objective, Budget: 6561, Latency: c.limit, Misses: 20,
+			}))
+			found := 0
+			for _, tr := range ts {
+				if tr.Feasible {
+					found++
+				}
+			}
+			if !errors.Is(err, c.err) || found != c.found || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%d of %d trials were within, and then %v, want %d and %q", found, len(ts), err, c.found, c.says)
+			}
+		})
+	}
+}
+
 func TestCancelledSearchStopsBetweenBatches(t *testing.T) {
 	s := searchtest.Tiny()
 	l := searchtest.Synthetic(s)
