@@ -166,6 +166,12 @@ func setReadDeadline(w http.ResponseWriter, at time.Time) bool {
 	return http.NewResponseController(w).SetReadDeadline(at) == nil
 }
 
+// hurry bounds what others write of a short answer by one deadline. HTTP/2 ends a stream whose deadline has passed, so that
+// it is for the moment before the writing. Where there are no deadlines, nobody can hold a connection.
+func (s *Server) hurry(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.opt.WriteIdleTimeout))
+}
+
 // writePaced writes in pieces, each with its own deadline.
 func writePaced(w http.ResponseWriter, data []byte, idle time.Duration) error {
 	const piece = 64 << 10

@@ -104,6 +104,9 @@ func (s *Server) answer(f *front, w http.ResponseWriter, r *http.Request) {
 		r.Body = &c.body
 		// net/http reads what a handler leaves of a body, and would wait for it forever.
 		setReadDeadline(rec, time.Now().Add(s.opt.BodyIdleTimeout))
+		if len(r.Header["Expect"]) > 0 && r.ProtoMajor == 1 {
+			s.hurry(rec) // the first read writes 100 Continue
+		}
 	}
 	err := f.admit(rec, r)
 	if err == nil {
@@ -165,6 +168,7 @@ func (f *front) dispatch(w http.ResponseWriter, r *http.Request, c *call) (err e
 	methods := strings.Join(append(allow, "OPTIONS"), ", ")
 	if r.Method == "OPTIONS" {
 		w.Header().Set("Allow", methods)
+		f.s.hurry(w)
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}

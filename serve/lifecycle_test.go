@@ -244,23 +244,58 @@ func TestSlowClients(t *testing.T) {
 
 // TestClientThatDoesNotRead never takes its answer; the server must get rid of it, or it could not stop.
 func TestClientThatDoesNotRead(t *testing.T) {
+	for name, request := range map[string]string{
+		"an answer": "GET /v2 HTTP/1.1\r\nHost: s\r\n\r\n",
+		"metrics":   "GET /metrics HTTP/1.1\r\nHost: s\r\n\r\n",
+		"methods":   "OPTIONS /v2 HTTP/1.1\r\nHost: s\r\n\r\n",
+		"leave":     "POST /v2/models/m/infer HTTP/1.1\r\nHost: s\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBubble(t, serve.Options{WriteIdleTimeout: 20 * time.Second, DrainTimeout: time.Minute}, echoModel("m", fp32x3))
+				conn := b.mute(request)
+				start := time.Now()
+				b.finish()
+				if took := time.Since(start); took < 20*time.Second || took > 25*time.Second {
+					t.Errorf("it took %v to stop", took)
+				}
+				if err := conn.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// mute sends a request over a connection that nobody reads, and returns when the server writes.
+func (b *bubble) mute(request string) net.Conn {
+	b.t.Helper()
+	conn, err := b.pipes.dial(b.t.Context(), "", "")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, request); err != nil {
+		b.t.Fatal(err)
+	}
+	synctest.Wait()
+	return conn
+}
+
+// TestMuteScrapers: who reads no metrics keeps others from them for a while, not for good.
+func TestMuteScrapers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBubble(t, serve.Options{WriteIdleTimeout: 20 * time.Second, DrainTimeout: time.Minute}, echoModel("m", fp32x3))
-		conn, err := b.pipes.dial(t.Context(), "", "")
-		if err != nil {
-			t.Fatal(err)
+		b := newBubble(t, serve.Options{WriteIdleTimeout: 20 * time.Second}, echoModel("m", fp32x3))
+		defer b.finish()
+		for range 4 {
+			defer b.mute("GET /metrics HTTP/1.1\r\nHost: s\r\n\r\n").Close()
 		}
-		if _, err := io.WriteString(conn, "GET /v2 HTTP/1.1\r\nHost: s\r\n\r\n"); err != nil {
-			t.Fatal(err)
+		if code := b.get("/metrics"); code != 503 {
+			t.Errorf("beside those that do not read: %d", code)
 		}
-		synctest.Wait() // until the server writes
-		start := time.Now()
-		b.finish()
-		if took := time.Since(start); took < 20*time.Second || took > 25*time.Second {
-			t.Errorf("it took %v to stop", took)
-		}
-		if err := conn.Close(); err != nil {
-			t.Error(err)
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if code := b.get("/metrics"); code != 200 {
+			t.Errorf("after their time: %d", code)
 		}
 	})
 }

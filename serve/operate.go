@@ -32,6 +32,7 @@ func (s *Server) operatorMetrics(w http.ResponseWriter, r *http.Request, _ *call
 		return failf(http.StatusServiceUnavailable, "others read the metrics, try again later")
 	}
 	defer func() { <-s.met.scrapers }()
+	s.hurry(w)
 	s.met.scrape.ServeHTTP(w, r)
 	return nil
 }
