@@ -121,6 +121,9 @@ func TestInferCompressed(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			r := send(t, "POST", url, map[string]string{"Content-Encoding": tt.encoding}, tt.body)
+			if says := r.header.Get("Accept-Encoding"); (says == "gzip, deflate") != (tt.code == 415) {
+				t.Errorf("%d comes with Accept-Encoding %q", r.code, says)
+			}
 			if tt.code != 200 {
 				wantError(t, r, tt.code, "")
 			} else if r.code != 200 {

@@ -46,7 +46,7 @@ func (s *Server) openBody(w http.ResponseWriter, r *http.Request, limit int64) (
 	case "deflate": // zlib by RFC 9110
 		plain, err = zlib.NewReader(b.Reader)
 	default:
-		return nil, failf(http.StatusUnsupportedMediaType, "Content-Encoding is not supported: use gzip, deflate or none")
+		return nil, errCoding
 	}
 	if err != nil {
 		return nil, emptyIsCorrupt(err)

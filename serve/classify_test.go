@@ -217,7 +217,11 @@ func TestClassifyRefuses(t *testing.T) {
 			if path == "" {
 				path = "/v2/models/c/classify"
 			}
-			wantError(t, send(t, "POST", url+path, map[string]string{"Content-Type": tt.kind}, tt.body), tt.code, tt.part)
+			r := send(t, "POST", url+path, map[string]string{"Content-Type": tt.kind}, tt.body)
+			wantError(t, r, tt.code, tt.part)
+			if says := r.header.Get("Accept-Encoding"); says != "" {
+				t.Errorf("a picture is refused with Accept-Encoding %q", says)
+			}
 		})
 	}
 	if r := send(t, "POST", url+"/v2/models/c/classify", nil, jpeg); r.code != 200 {

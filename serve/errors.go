@@ -91,6 +91,7 @@ var (
 	errIdle    = &httpError{code: http.StatusServiceUnavailable, msg: "no request came on the stream for too long"}
 	errWatches = &httpError{code: http.StatusServiceUnavailable, msg: "too many streams that only wait are open"}
 	errSlow    = &httpError{code: http.StatusRequestTimeout, msg: "the request's body did not arrive in time"}
+	errCoding  = &httpError{code: http.StatusUnsupportedMediaType, msg: "Content-Encoding is not supported: use gzip, deflate or none"}
 	errChunks  = &httpError{code: http.StatusBadRequest, msg: "the request's chunks are broken, or end early"}
 )
 

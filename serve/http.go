@@ -232,7 +232,8 @@ func (s *Server) fail(w *recorder, r *http.Request, err error, c *call) {
 		h.Set("Retry-After", seconds(e.retry))
 	case http.StatusRequestTimeout:
 		h.Set("Connection", "close")
-	case http.StatusUnsupportedMediaType:
+	}
+	if e == errCoding {
 		h.Set("Accept-Encoding", "gzip, deflate")
 	}
 	b := append(appendString([]byte(`{"error":`), e.msg), '}')
