@@ -44,7 +44,7 @@ func (s *Server) unloadParameter(key string) error {
 }
 
 func (s *Server) modelConfig(w http.ResponseWriter, r *http.Request, c *call) error {
-	v, err := s.find(r, c)
+	v, err := s.find(w, r, c)
 	if err != nil {
 		return err
 	}

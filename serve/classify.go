@@ -27,7 +27,7 @@ type prediction struct {
 // "image" of a JSON object, whose member "images" holds a list instead. Pictures go through the model's own recipe,
 // and the softmax of its first output is answered, largest first, equal ones by index.
 func (s *Server) classify(w http.ResponseWriter, r *http.Request, c *call) (err error) {
-	v, err := s.find(r, c)
+	v, err := s.find(w, r, c)
 	if err != nil {
 		return err
 	}

@@ -135,8 +135,18 @@ func (s *Server) guarded(id string, do func() error) (err error) {
 }
 
 // find is lookup for a request that leads to one model. The model is released when the request is over.
-func (s *Server) find(r *http.Request, c *call) (*version, error) {
-	v, err := s.lookup(r.Context(), c.model, c.version)
+func (s *Server) find(w http.ResponseWriter, r *http.Request, c *call) (*version, error) {
+	v, sl, err := s.loaded(c.model, c.version)
+	if sl != nil {
+		// A load may take longer than a body may pause, and HTTP/2 reads no more of a body whose deadline has passed.
+		if r.ContentLength != 0 {
+			setReadDeadline(w, time.Time{})
+		}
+		v, err = s.loadLazily(r.Context(), sl)
+		if r.ContentLength != 0 {
+			setReadDeadline(w, time.Now().Add(s.opt.BodyIdleTimeout))
+		}
+	}
 	c.found = v
 	return v, err
 }

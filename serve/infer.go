@@ -18,7 +18,7 @@ const headerLength = "Inference-Header-Content-Length"
 
 // infer answers POST …/infer.
 func (s *Server) infer(w http.ResponseWriter, r *http.Request, c *call) (err error) {
-	v, err := s.find(r, c)
+	v, err := s.find(w, r, c)
 	if err != nil {
 		return err
 	}

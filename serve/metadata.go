@@ -32,7 +32,7 @@ func (s *Server) isReady(w http.ResponseWriter, _ *http.Request, _ *call) error 
 }
 
 func (s *Server) modelReady(w http.ResponseWriter, r *http.Request, c *call) error {
-	v, err := s.find(r, c)
+	v, err := s.find(w, r, c)
 	if err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func (s *Server) modelReady(w http.ResponseWriter, r *http.Request, c *call) err
 }
 
 func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request, c *call) error {
-	v, err := s.find(r, c)
+	v, err := s.find(w, r, c)
 	if err != nil {
 		return err
 	}

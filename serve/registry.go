@@ -80,15 +80,24 @@ func (s *Server) newVersion(sl *slot, m Model) (*version, error) {
 // lookup finds the model that a request names, by a version, a label, or "" for the one that is served by default,
 // and loads it where it may. The caller must release what it returns. It is for every protocol.
 func (s *Server) lookup(ctx context.Context, name, ver string) (*version, error) {
+	v, sl, err := s.loaded(name, ver)
+	if sl != nil {
+		return s.loadLazily(ctx, sl)
+	}
+	return v, err
+}
+
+// loaded is lookup's first half: what is loaded, held, or the slot where it would be.
+func (s *Server) loaded(name, ver string) (*version, *slot, error) {
 	for c := s.catalog.Load(); ; {
 		v, sl, err := c.lookup(name, ver)
 		if v != nil || err != nil {
-			return v, err
+			return v, nil, err
 		}
 		// What answers in this snapshot may have been emptied because another answers in the next.
 		next := s.catalog.Load()
 		if next == c {
-			return s.loadLazily(ctx, sl)
+			return nil, sl, nil
 		}
 		c = next
 	}

@@ -23,12 +23,17 @@ func (s *Server) request(c *call) *rpcRequest {
 	return &rpcRequest{s: s, c: c, mem: arena{m: &s.memory}}
 }
 
-// receive reads the message.
-func (q *rpcRequest) receive(ctx context.Context, src io.Reader) error {
+// receive reads the message that in has come to, of which src is the content.
+func (q *rpcRequest) receive(ctx context.Context, in *inbound, src io.Reader) error {
 	r := rpcReader{src: src, requestParts: requestParts{mem: &q.mem}}
 	r.find = func(model, version string) (*ModelInfo, error) {
 		q.c.model, q.c.version = model, version
-		v, err := q.s.lookup(ctx, model, version)
+		v, sl, err := q.s.loaded(model, version)
+		if sl != nil {
+			in.slow.Stop() // a load may take longer than a message may pause
+			v, err = q.s.loadLazily(ctx, sl)
+			in.slow.Reset(q.s.opt.BodyIdleTimeout)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -81,7 +86,7 @@ func (g *rpcServer) modelInfer(ss grpc.ServerStream) (err error) {
 	defer func() { q.c.body.read = in.read }()
 	defer q.mem.free()
 	defer func() { q.count(err) }()
-	if err := q.receive(ctx, src); err != nil {
+	if err := q.receive(ctx, in, src); err != nil {
 		return err
 	}
 	if err := in.finish(); err != nil {
@@ -157,7 +162,7 @@ func (g *rpcServer) accept(ctx context.Context, in *inbound, idle *idleCancel, q
 		g.traceMessage(&in.call.call, &p.call)
 		p.q = g.s.request(&p.call)
 		before := in.read
-		p.err = g.s.guarded(p.call.id, func() error { return p.q.receive(ctx, src) })
+		p.err = g.s.guarded(p.call.id, func() error { return p.q.receive(ctx, in, src) })
 		err = in.finish()
 		p.call.body.read = in.read - before
 		if p.err == nil {
