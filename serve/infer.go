@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -37,7 +36,7 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, c *call) (err err
 	if err != nil {
 		return err
 	}
-	return s.writeInfer(w, v, req, out, t)
+	return s.writeInfer(w, v, req, out, mem, t)
 }
 
 // compute is what every protocol does with a checked request: it waits for its turn, no longer than the request has
@@ -315,16 +314,25 @@ func rawShape(in TensorInfo, size int) ([]int64, error) {
 }
 
 // writeInfer writes the answer once all of it is known, so that a 200 is never broken off by an error.
-func (s *Server) writeInfer(w http.ResponseWriter, v *version, req *inferRequest, out []Tensor, t *spans) error {
+func (s *Server) writeInfer(w http.ResponseWriter, v *version, req *inferRequest, out []Tensor, mem *arena, t *spans) error {
 	begun := time.Now()
-	text := s.text.Get().(*bytes.Buffer)
-	defer s.recycle(text)
-	b, err := appendResponse(text.AvailableBuffer(), v, req, out)
+	head := s.heads.Get().(*[]byte)
+	defer s.heads.Put(head)
+	b, values := (*head)[:0], textSize(req, out)
+	if values > aroundValues {
+		long, err := mem.alloc(values + aroundValues)
+		if err != nil {
+			return err
+		}
+		b = long[:0]
+	}
+	b, err := appendResponse(b, v, req, out)
 	if err != nil {
 		return err
 	}
-	text.Write(b) // keeps what has grown
-	b = text.Bytes()
+	if values <= aroundValues {
+		*head = b // keeps what has grown
+	}
 	total, binary := len(b), false
 	for i := range out {
 		if req.outputs[i].binary {

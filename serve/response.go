@@ -49,6 +49,25 @@ func appendResponse(b []byte, v *version, req *inferRequest, out []Tensor) ([]by
 	return append(b, "]}"...), nil
 }
 
+// aroundValues is the room that an answer's JSON needs beside its values. Names that need more make it move.
+const aroundValues = 2 << 10
+
+// textSize is the most that the values of the outputs that are not wanted in binary take as JSON.
+func textSize(req *inferRequest, out []Tensor) (size int) {
+	for i, t := range out {
+		if !req.outputs[i].binary {
+			size += len(t.Data) / max(t.Type.Size(), 1) * widest[t.Type]
+		}
+	}
+	return size
+}
+
+// widest is the longest JSON of one element with its comma, and of one byte of a Bytes tensor, whose lengths take more
+// than quotes and commas.
+var widest = [...]int{
+	Bool: 6, Uint8: 4, Uint16: 6, Uint32: 11, Uint64: 21, Int8: 5, Int16: 7, Int32: 12, Int64: 21, FP32: 16, FP64: 25, Bytes: 6,
+}
+
 // checkOutput holds a model to its word: a response that contradicts itself would be read as something else.
 func checkOutput(t Tensor, want wantedOutput) error {
 	n, ok := elements(t.Shape)

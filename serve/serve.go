@@ -8,7 +8,6 @@
 package serve
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -153,7 +152,7 @@ type Server struct {
 	opt     Options
 	cores   *semaphore.Weighted
 	memory  memory
-	text    sync.Pool // *bytes.Buffer, the JSON of answers
+	heads   sync.Pool // *[]byte, the JSON of answers that have few values in it
 	packers *packers
 	runners *runners // nil: runs are where their requests are
 	apart   spread
@@ -192,7 +191,7 @@ func New(o Options, models ...Model) (_ *Server, err error) {
 	s.cores = semaphore.NewWeighted(int64(s.opt.Cores))
 	s.memory.limit = s.opt.Memory
 	s.packers = newPackers()
-	s.text.New = func() any { return new(bytes.Buffer) }
+	s.heads.New = func() any { return new([]byte) }
 	s.tracer = newTracer(s.opt.Tracer, s.opt.Version)
 	more := []prometheus.Collector{newLatencyCollector(s)}
 	if s.opt.TritonMetrics {
@@ -386,12 +385,4 @@ func (l *errorList) join() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return errors.Join(l.errs...)
-}
-
-func (s *Server) recycle(b *bytes.Buffer) {
-	const most = 4 << 20
-	if b.Cap() <= most {
-		b.Reset()
-		s.text.Put(b)
-	}
 }
