@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -113,6 +114,12 @@ func TestUnits(t *testing.T) {
 	for _, v := range regexp.MustCompile(`SPOS_SERVE_\w+`).FindAllString(unit, -1) {
 		knownVariable(t, "spos.service", v, "x")
 	}
+	// systemd expands no specifiers in an EnvironmentFile.
+	for _, line := range regexp.MustCompile(`(?m)^.*SPOS_SERVE_\w+=%.*$`).FindAllString(unit, -1) {
+		if !strings.HasPrefix(strings.TrimLeft(line, "# "), "Environment=SPOS_SERVE_") {
+			t.Errorf("spos.service does not say that it is for Environment=: %s", line)
+		}
+	}
 }
 
 // knownVariable holds a variable to stand for a flag.
@@ -164,6 +171,7 @@ type manifest struct {
 			Spec podSpec `yaml:"spec"`
 		} `yaml:"template"`
 		Containers []container `yaml:"containers"`
+		Grace      int         `yaml:"terminationGracePeriodSeconds"` // as a ServingRuntime has it
 		Ports      []struct {
 			Name       string
 			TargetPort string `yaml:"targetPort"`
@@ -253,13 +261,7 @@ func TestKubernetes(t *testing.T) {
 		t.Fatalf("%d containers", len(pod.Containers))
 	}
 	flags, ports := pod.Containers[0].check(t, "kubernetes.yaml")
-	needed := 0.0
-	for _, name := range []string{"drain-delay", "drain-timeout"} {
-		needed += seconds(t, flags[name])
-	}
-	if float64(pod.Grace) <= needed {
-		t.Errorf("a pod has %d s to end and its server may take %g", pod.Grace, needed)
-	}
+	outlasts(t, pod.Grace, flags)
 	named := map[string]bool{}
 	for _, p := range all["Service"].Spec.Ports {
 		named[p.Name] = true
@@ -282,6 +284,20 @@ func TestKServe(t *testing.T) {
 	flags, _ := runtime.Spec.Containers[0].check(t, "kserve.yaml")
 	if flags["repository"] != "/mnt/models" { // where KServe puts them
 		t.Errorf("models are read from %s", flags["repository"])
+	}
+	outlasts(t, runtime.Spec.Grace, flags)
+}
+
+// outlasts holds the time that a pod has to end to be more than its server may take; 0 is Kubernetes' default.
+func outlasts(t *testing.T, grace int, flags map[string]string) {
+	t.Helper()
+	grace = cmp.Or(grace, 30)
+	needed := 0.0
+	for _, name := range []string{"drain-delay", "drain-timeout"} {
+		needed += seconds(t, flags[name])
+	}
+	if float64(grace) <= needed {
+		t.Errorf("a pod has %d s to end and its server may take %g", grace, needed)
 	}
 }
 
