@@ -147,6 +147,25 @@ func (o serveOptions) validate() error {
 	if o.poll < 0 {
 		return fmt.Errorf("--poll %s: use 0 for never, or a duration such as 2s", o.poll)
 	}
+	return o.validateLimits()
+}
+
+// validateLimits refuses numbers that bound nothing, or would stand for a default that nobody asked for.
+func (o serveOptions) validateLimits() error {
+	switch {
+	case o.queue < 1:
+		return fmt.Errorf("--queue %d: use 1 or more", o.queue)
+	case o.cores < 0:
+		return fmt.Errorf("--cores %d: use 0 for all, or how many", o.cores)
+	case o.maxConns < 1:
+		return fmt.Errorf("--max-connections %d: use 1 or more", o.maxConns)
+	case o.timeout <= 0:
+		return fmt.Errorf("--timeout %s: use a duration such as 30s", o.timeout)
+	case o.drain <= 0:
+		return fmt.Errorf("--drain-timeout %s: use a duration such as 30s; 1ms cuts requests at once", o.drain)
+	case o.drainDelay < 0:
+		return fmt.Errorf("--drain-delay %s: use 0 for none, or a duration such as 10s", o.drainDelay)
+	}
 	return nil
 }
 

@@ -12,6 +12,14 @@ func TestServeFlags(t *testing.T) {
 		"--model-control maybe": "use none or explicit",
 		"--poll -1s":            "use 0 for never",
 		"--poll often":          "invalid",
+		"--queue 0":             "--queue 0: use 1 or more",
+		"--cores -1":            "use 0 for all",
+		"--max-connections 0":   "--max-connections 0: use 1 or more",
+		"--max-connections -1":  "--max-connections -1: use 1 or more",
+		"--timeout 0":           "--timeout 0s: use a duration",
+		"--timeout -1s":         "--timeout -1s: use a duration",
+		"--drain-timeout 0":     "--drain-timeout 0s: use a duration",
+		"--drain-delay -1s":     "--drain-delay -1s: use 0 for none",
 	} {
 		root := NewRoot("spos", "test")
 		root.AddCommand(NewServeCommand())
