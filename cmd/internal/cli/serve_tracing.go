@@ -38,6 +38,10 @@ const flushTime = 3 * time.Second
 // is the flag's value. flush sends what is left.
 func openTracing(ctx context.Context, endpoint string, log *slog.Logger) (_ trace.TracerProvider, flush func(), err error) {
 	exporter, err := openExporter(ctx, endpoint)
+	if err == nil && exporter == nil && endpoint != "" {
+		log.Warn("--otlp-endpoint is ignored, for the environment turns tracing off: unset the variable to send traces",
+			"otel_sdk_disabled", os.Getenv(envDisabled), "otel_traces_exporter", os.Getenv(envExporter))
+	}
 	if err != nil || exporter == nil {
 		return nil, func() {}, err
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"io"
@@ -197,6 +198,27 @@ func TestTracingIsOff(t *testing.T) {
 				t.Errorf("%v, %v", p, err)
 			}
 			done()
+		})
+	}
+}
+
+// TestTracingWarns where the flag asks for what the environment forbids.
+func TestTracingWarns(t *testing.T) {
+	for name, env := range map[string]string{"disabled": envDisabled, "no exporter": envExporter, "neither": ""} {
+		t.Run(name, func(t *testing.T) {
+			quietEnvironment(t)
+			if env != "" {
+				t.Setenv(env, map[string]string{envDisabled: "true", envExporter: "none"}[env])
+			}
+			var out bytes.Buffer
+			p, done, err := openTracing(t.Context(), "http://127.0.0.1:1", slog.New(slog.NewTextHandler(&out, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			done()
+			if warned := strings.Contains(out.String(), "--otlp-endpoint is ignored"); warned != (p == nil) || warned != (env != "") {
+				t.Errorf("tracer %v, log %q", p, out.String())
+			}
 		})
 	}
 }
