@@ -160,12 +160,31 @@ func (f *fleetAccess) grant(role fleet.Role, name string) (madeAccess, error) {
 	return madeAccess{role, name, path}, appendTo(f.file, os.O_APPEND, g.String())
 }
 
-// appendTo writes a line into a file that only its owner reads.
+// appendTo writes a line into a file that only its owner reads. A line before
+// it that lacks its end gets it.
 func appendTo(path string, mode int, line string) error {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|mode, 0o600)
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|mode, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = file.WriteString(strings.TrimSpace(line) + "\n")
+	text := strings.TrimSpace(line) + "\n"
+	open, err := endsOpen(file)
+	if open {
+		text = "\n" + text
+	}
+	if err == nil {
+		_, err = file.WriteString(text)
+	}
 	return errors.Join(err, file.Close())
+}
+
+// endsOpen reports whether a file's last line has no end.
+func endsOpen(file *os.File) (bool, error) {
+	info, err := file.Stat()
+	if err != nil || info.Size() == 0 {
+		return false, err
+	}
+	var last [1]byte
+	_, err = file.ReadAt(last[:], info.Size()-1)
+	return err == nil && last[0] != '\n', err
 }

@@ -70,6 +70,9 @@ func TestFleetAccess(t *testing.T) {
 	if !strings.Contains(out, `"secret_file": "`+filepath.Join(dir, "pi5.token")+`"`) {
 		t.Errorf("got %s", out)
 	}
+	if err := cutEnd(file); err != nil { // as an editor may leave it
+		t.Fatal(err)
+	}
 	if _, err := runFleet(t.Context(), io.Discard, "access", "--file", file, "--device", "jetson", "--nkey"); err != nil {
 		t.Fatal(err)
 	}
@@ -115,6 +118,15 @@ func TestFleetAccess(t *testing.T) {
 	if _, err := f.Connect(t.Context(), "pi5", log); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no token file: %v", err)
 	}
+}
+
+// cutEnd takes the last byte off a file.
+func cutEnd(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return os.Truncate(path, info.Size()-1)
 }
 
 func hintsOf(err error) string {
