@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"spos/internal/config"
 	"spos/internal/fleet"
@@ -45,9 +46,24 @@ func (d *DeviceFlags) Add(cmd *cobra.Command, many bool) {
 		d.Names = []string{ThisDevice}
 		f.StringVar(&d.Names[0], "device", ThisDevice, "where to measure: local, an agent's name, a+b for two of one kind at once")
 	}
+	names := f.Lookup("device")
+	names.Value = someDevice{names.Value}
 	f.DurationVar(&d.timeout, "device-timeout", deviceTimeout, "how long a device may be away before the work stops; 0: for ever")
 	d.fleet.Add(cmd, "fleet")
 	_ = cmd.RegisterFlagCompletionFunc("device", d.complete)
+}
+
+// errNoDevice is for a list of devices that is empty.
+var errNoDevice = errors.New("no device is named: give --device")
+
+// someDevice is a flag that takes no empty value, which would be a list without a device.
+type someDevice struct{ pflag.Value }
+
+func (s someDevice) Set(text string) error {
+	if strings.TrimSpace(text) == "" {
+		return errNoDevice
+	}
+	return s.Value.Set(text)
 }
 
 // complete offers the devices of a broker that answers at once.
@@ -123,7 +139,7 @@ func (d *DeviceFlags) Open(ctx context.Context, campaign string, log *slog.Logge
 		devices = append(devices, NamedDevice{device, name})
 	}
 	if len(devices) == 0 {
-		return nil, nil, errors.New("no device is named: give --device")
+		return nil, nil, errNoDevice
 	}
 	return devices, o.close, nil
 }
