@@ -15,7 +15,10 @@ import (
 func (t *trainer) begin() (int64, error) {
 	c, err := ckpt.Latest(t.run.Path(ckpt.Dir))
 	if errors.Is(err, ckpt.ErrNone) {
-		return 0, t.inherit()
+		if err := t.inherit(); err != nil {
+			return 0, err
+		}
+		return 0, t.run.Rewind(0)
 	}
 	if err != nil {
 		return 0, err

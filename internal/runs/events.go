@@ -19,8 +19,8 @@ import (
 // anything, so it is never synced.
 type events struct{ f *os.File }
 
-// newEvents starts a new file in dir. A step above zero tells TensorBoard to
-// forget what older files say about later steps.
+// newEvents starts a new file in dir and tells TensorBoard to forget what older
+// files say about later steps.
 func newEvents(dir string, now time.Time, step int64) (*events, error) {
 	host, err := os.Hostname()
 	if err != nil {
@@ -36,14 +36,12 @@ func newEvents(dir string, now time.Time, step int64) (*events, error) {
 	if err := e.write(now, 0, version); err != nil {
 		return nil, err
 	}
-	if step > 0 {
-		const start = 1 // SessionLog.START
-		status := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), start)
-		session := protowire.AppendBytes(protowire.AppendTag(nil, 7, protowire.BytesType), status)
-		// Events at the named step and later are forgotten.
-		if err := e.write(now, step+1, session); err != nil {
-			return nil, err
-		}
+	const start = 1 // SessionLog.START
+	status := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), start)
+	session := protowire.AppendBytes(protowire.AppendTag(nil, 7, protowire.BytesType), status)
+	// Events at the named step and later are forgotten.
+	if err := e.write(now, step+1, session); err != nil {
+		return nil, err
 	}
 	return e, nil
 }

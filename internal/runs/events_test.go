@@ -30,28 +30,7 @@ func TestEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Close()
-	files, _ := filepath.Glob(filepath.Join(r.Dir, "events.out.tfevents.*"))
-	if len(files) != 1 {
-		t.Fatalf("event files: %v", files)
-	}
-	text, err := os.ReadFile(files[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	var events [][]byte
-	for len(text) > 0 {
-		n := binary.LittleEndian.Uint64(text)
-		head, data := text[:8], text[12:12+n]
-		for at, sum := range map[string]uint32{string(head): binary.LittleEndian.Uint32(text[8:]), string(data): binary.LittleEndian.Uint32(text[12+n:])} {
-			// unmask, as TFRecord's readers do
-			rot := sum - 0xa282ead8
-			if got := rot>>17 | rot<<15; got != crc32.Checksum([]byte(at), crc32.MakeTable(crc32.Castagnoli)) {
-				t.Fatalf("checksum of %q", at)
-			}
-		}
-		events = append(events, data)
-		text = text[16+n:]
-	}
+	events := eventsOf(t, r.Dir)
 	if len(events) != 4 { // version, start of session, two summaries
 		t.Fatalf("%d events", len(events))
 	}
@@ -68,6 +47,66 @@ func TestEvents(t *testing.T) {
 	if _, err := runs.ReadMetrics(r.Dir); err != nil {
 		t.Error(err)
 	}
+}
+
+// A run that starts over from nothing is told so, too.
+func TestEventsOfAFreshStart(t *testing.T) {
+	r := create(t)
+	if err := r.Record(metric(1), metric(2)); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	again, err := runs.Resume(r.Dir, nil, later)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Rewind(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Record(metric(1)); err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+	if ms, err := runs.ReadMetrics(r.Dir); err != nil || len(ms) != 1 {
+		t.Errorf("metrics %v, %v", ms, err)
+	}
+	// The second, of the same second and process, follows in the same file.
+	events := eventsOf(t, r.Dir)
+	if len(events) != 7 {
+		t.Fatalf("%d events", len(events))
+	}
+	_, session := field(events[5], 7)
+	start, _ := field(session, 1)
+	if step, _ := field(events[5], 2); step != 1 || start != 1 {
+		t.Errorf("session with status %d starts at step %d, want a start at 1", start, step)
+	}
+}
+
+// eventsOf reads the one event file of a run and checks its framing.
+func eventsOf(t *testing.T, dir string) (events [][]byte) {
+	t.Helper()
+	files, _ := filepath.Glob(filepath.Join(dir, "events.out.tfevents.*"))
+	if len(files) != 1 {
+		t.Fatalf("event files: %v", files)
+	}
+	text, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for len(text) > 0 {
+		n := binary.LittleEndian.Uint64(text)
+		head, data := text[:8], text[12:12+n]
+		for at, sum := range map[string]uint32{string(head): binary.LittleEndian.Uint32(text[8:]), string(data): binary.LittleEndian.Uint32(text[12+n:])} {
+			// unmask, as TFRecord's readers do
+			rot := sum - 0xa282ead8
+			if got := rot>>17 | rot<<15; got != crc32.Checksum([]byte(at), crc32.MakeTable(crc32.Castagnoli)) {
+				t.Fatalf("checksum of %q", at)
+			}
+		}
+		events = append(events, data)
+		text = text[16+n:]
+	}
+	return events
 }
 
 // field is the first field of that number in a message.
