@@ -304,7 +304,7 @@ func (t *trainer) checkpoint(_ context.Context, step int64) error {
 	}
 	state.Lineage.Time = time.Now()
 	path, err := ckpt.Save(t.run.Path(ckpt.Dir), ckpt.Snapshot{
-		State: state, Model: t.model.Tensors(), Optimizer: t.model.OptimizerState(),
+		State: state, Model: t.model.Tensors(), Optimizer: t.model.OptimizerState(), Replace: true,
 	}, t.cfg.KeepCheckpoints)
 	t.out.Checkpoint = path
 	return err

@@ -130,6 +130,7 @@ type Snapshot struct {
 	State     State
 	Model     iter.Seq2[string, Tensor]
 	Optimizer iter.Seq2[string, Tensor] // nil where there is nothing to resume
+	Replace   bool                      // a checkpoint of the same step
 }
 
 // Save writes a snapshot as dir/step-00001234. It is written under a
@@ -137,7 +138,8 @@ type Snapshot struct {
 // after kill -9 at any moment dir holds complete checkpoints only. Then older
 // ones go, until keep are left (zero keeps all). It returns the new
 // checkpoint's path. A step that is there already is an error that wraps
-// [fs.ErrExist]. dir must have one writer at a time: a run's lock sees to it.
+// [fs.ErrExist], unless s says to replace it. dir must have one writer at a
+// time: a run's lock sees to it.
 func Save(dir string, s Snapshot, keep int) (string, error) {
 	s.State.Format = Format
 	path := filepath.Join(dir, stepName(s.State.Step))
@@ -153,7 +155,7 @@ func Save(dir string, s Snapshot, keep int) (string, error) {
 func stepName(step int64) string { return fmt.Sprintf("%s%08d", stepPrefix, step) }
 
 func save(dir, path string, s Snapshot) error {
-	if complete(path) {
+	if !s.Replace && complete(path) {
 		return fs.ErrExist
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -165,15 +167,29 @@ func save(dir, path string, s Snapshot) error {
 	}
 	err = fill(temp, s)
 	if err == nil {
-		err = discard(dir, filepath.Base(path)) // a checkpoint that somebody removed in part
-	}
-	if err == nil {
-		err = os.Rename(temp, path)
+		err = replace(temp, path)
 	}
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(temp))
 	}
 	return syncDir(dir)
+}
+
+// replace gives temp the name path. What has that name, and may be the only
+// checkpoint, keeps it if that fails; else the next prune removes it.
+func replace(temp, path string) error {
+	old := filepath.Join(filepath.Dir(path), tempPrefix+filepath.Base(path))
+	if err := os.RemoveAll(old); err != nil {
+		return err
+	}
+	if err := os.Rename(path, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	err := os.Rename(temp, path)
+	if err != nil {
+		_ = os.Rename(old, path) // absent where nothing had the name
+	}
+	return err
 }
 
 // complete tells whether path holds a checkpoint of which no file is missing.

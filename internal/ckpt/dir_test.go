@@ -85,6 +85,38 @@ func TestSaveLatest(t *testing.T) {
 	if _, err := ckpt.Save(dir, snapshot(400), 2); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("same step again: %v", err)
 	}
+	again := snapshot(400)
+	again.State.Lineage.Code, again.Replace = "v2", true
+	if _, err := ckpt.Save(dir, again, 2); err != nil {
+		t.Fatal(err)
+	}
+	c, err := ckpt.Latest(dir)
+	if err != nil || c.State.Step != 400 || c.State.Lineage.Code != "v2" {
+		t.Errorf("same step replaced: %+v, %v", c, err)
+	}
+	check(t, c)
+	if left, _ := os.ReadDir(dir); len(left) != 2 {
+		t.Errorf("left %v", left)
+	}
+}
+
+// A checkpoint whose successor cannot be written stays.
+func TestSaveKeepsWhatItCannotReplace(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := ckpt.Save(dir, snapshot(1), 1); err != nil {
+		t.Fatal(err)
+	}
+	bad := snapshot(1)
+	bad.Replace = true
+	bad.Model = seq(named{"w", ckpt.Tensor{Shape: []int{3}, Data: make([]float32, 2)}})
+	if _, err := ckpt.Save(dir, bad, 1); err == nil {
+		t.Error("a tensor of the wrong shape was saved")
+	}
+	c, err := ckpt.Latest(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, c)
 }
 
 func sameJSON(a, b json.RawMessage) bool {

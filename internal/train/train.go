@@ -49,13 +49,15 @@ type Loop struct {
 	ReportEvery int64
 	// Evaluate measures the weights, every EvaluateEvery steps and at the end.
 	// Zero: at the end only. It comes before the checkpoint of its step, so
-	// that a run which is killed between the two repeats it.
+	// that a run which is killed between the two repeats it. The last one may
+	// finish the weights, as long as doing so twice is as good as once.
 	Evaluate      func(ctx context.Context, step int64) error
 	EvaluateEvery int64
 	// Checkpoint keeps the weights, every CheckpointEvery steps and whenever
 	// the loop ends with weights that are worth it: at the last step, on
 	// cancellation, after an error that is not the step's own. Its context is
-	// never cancelled. It is called once for a step at most.
+	// never cancelled. It is called once for a step at most, and once more for
+	// the last step of a run that goes on there, after its evaluation.
 	Checkpoint      func(ctx context.Context, step int64) error
 	CheckpointEvery int64
 
@@ -89,8 +91,8 @@ func (l *Loop) validate(from int64) error {
 // Stepper's state was restored from, or zero. The steps are the same ones as
 // in a run that was never interrupted. It returns nil after the last step; the
 // context's cause, wrapped, when ctx is done; and errors of any part, naming
-// the step. A run that is at its last step already is evaluated and nothing
-// else.
+// the step. A run that is at its last step already is evaluated and kept: what
+// interrupted it may have been its evaluation.
 func (l *Loop) Run(ctx context.Context, from int64) error {
 	if err := l.validate(from); err != nil {
 		return err
@@ -130,7 +132,13 @@ type window struct {
 
 func (r *running) train(ctx context.Context) error {
 	if r.step == r.Steps {
-		return r.evaluate(ctx)
+		if err := r.evaluate(ctx); err != nil {
+			return err
+		}
+		if r.Evaluate != nil {
+			r.saved = -1 // without what the evaluation did to the weights
+		}
+		return nil
 	}
 	before := r.now()
 	for b, err := range r.Batches(ctx, r.from) {

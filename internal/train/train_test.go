@@ -251,9 +251,44 @@ func TestHooks(t *testing.T) {
 	if err := l.Run(t.Context(), steps); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"report 10", "report 20", "evaluate 20", "keep 20", "report 23", "evaluate 23", "keep 23", "evaluate 23"}
+	want := []string{"report 10", "report 20", "evaluate 20", "keep 20", "report 23", "evaluate 23", "keep 23", "evaluate 23", "keep 23"}
 	if d := cmp.Diff(want, calls); d != "" {
 		t.Errorf("-want +got:\n%s", d)
+	}
+}
+
+// The last evaluation finishes the weights. Stopped in it, before or after it
+// did so, and again when it is repeated, a run keeps finished ones.
+func TestStopInTheLastEvaluation(t *testing.T) {
+	stop := errors.New("stop")
+	for _, stops := range []int{1, 2} {
+		for _, late := range []bool{false, true} {
+			left, finished, kept := stops, false, false
+			l := loop(t, &chain{})
+			l.Evaluate = func(context.Context, int64) error {
+				finished = finished || late || left == 0
+				if left == 0 {
+					return nil
+				}
+				left--
+				return stop
+			}
+			l.CheckpointEvery = 0
+			l.Checkpoint = func(context.Context, int64) error { kept = finished; return nil }
+			for from := int64(0); ; from = steps {
+				finished = kept // as a new process finds them
+				err := l.Run(t.Context(), from)
+				if err == nil {
+					break
+				}
+				if !errors.Is(err, stop) {
+					t.Fatal(err)
+				}
+			}
+			if !kept {
+				t.Errorf("stopped %d times, late %t: what was evaluated is not what was kept", stops, late)
+			}
+		}
 	}
 }
 
