@@ -23,6 +23,9 @@ func (t *trainer) begin() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if was := c.State.Lineage.Data; was != "" && was != t.sets.Fingerprint {
+		return 0, fmt.Errorf("data.path: the images of %s are not those that the run in %s began with: restore them, or give another --work-dir", t.cfg.Data.Path, t.run.Dir)
+	}
 	model, err := c.Model()
 	if err != nil {
 		return 0, err

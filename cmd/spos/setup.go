@@ -152,7 +152,7 @@ func (s *setup) state(step int64) (ckpt.State, error) {
 	st := ckpt.State{
 		Space: ckpt.Space{Name: s.space.Name, Text: string(text)}, Step: step,
 		Config: cfg.String(), Recipe: recipe, Labels: s.sets.Classes,
-		Lineage: ckpt.Lineage{Code: cli.Version, Seed: s.cfg.Seed, Promise: s.promise},
+		Lineage: ckpt.Lineage{Code: cli.Version, Data: s.sets.Fingerprint, Seed: s.cfg.Seed, Promise: s.promise},
 	}
 	if s.net != nil {
 		st.Arch = string(s.net.Arch)

@@ -79,6 +79,7 @@ type Space struct {
 type Lineage struct {
 	Parent string    `json:"parent,omitempty"` // [Digest] of the model file training started from
 	Code   string    `json:"code,omitempty"`   // version of the program
+	Data   string    `json:"data,omitempty"`   // fingerprint of the images trained on
 	Seed   uint64    `json:"seed"`
 	Time   time.Time `json:"time"` // when it was saved
 	// Promise is what the search that chose the net promised of its latency.
