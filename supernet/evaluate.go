@@ -16,7 +16,7 @@ import (
 const maxConfusion = 256
 
 // Accuracy is the outcome of an evaluation. Among equal logits the class of
-// the lower index wins.
+// the lower index wins; a label's logit that is not a number loses.
 type Accuracy struct {
 	N          int     // images
 	Top1, Top5 float64 // fractions of N; Top5 with fewer than five classes is 1
@@ -67,18 +67,21 @@ func (a *Accuracy) add(logits []float32, labels []int64, classes int) {
 		row := logits[i*classes : (i+1)*classes]
 		own := row[label]
 		best, above := 0, 0
-		var sum float64
 		for c, v := range row {
 			if v > row[best] {
 				best = c
 			}
-			if v > own || v == own && c < int(label) {
+			if c != int(label) && !(v < own || v == own && c > int(label)) {
 				above++
 			}
-			sum += math.Exp(float64(v - own))
+		}
+		// Counted from the largest: an exponential of more than 709 is infinite.
+		most, sum := float64(row[best]), 0.0
+		for _, v := range row {
+			sum += math.Exp(float64(v) - most)
 		}
 		a.N++
-		a.Loss += math.Log(sum)
+		a.Loss += most - float64(own) + math.Log(sum)
 		if above == 0 {
 			a.Top1++
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/spf13/cobra"
 
@@ -94,7 +93,7 @@ func evalFunc(cmd *cobra.Command, path string, o evalOptions) error {
 		return err
 	}
 	out := evalOutcome{r.ckpt.Path, r.space.Name, n.Arch, o.split, a.N, a.Top1, a.Top5, nil, a.Confusion}
-	if !math.IsInf(a.Loss, 0) && !math.IsNaN(a.Loss) { // which JSON cannot say
+	if finite(a.Loss) {
 		out.Loss = &a.Loss
 	}
 	if o.json {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math"
 
 	"spos/internal/arch"
 	"spos/internal/config"
@@ -36,13 +37,25 @@ func (j *judge) scores(ctx context.Context, nets []*arch.Net) ([]search.Score, e
 			if err != nil {
 				return nil, err
 			}
-			score = search.Score{Accuracy: acc.Top1, Values: map[string]float64{"loss": acc.Loss, "top5": acc.Top5}}
+			score = scoreOf(acc)
 			j.known[n.Arch] = score
 		}
 		scores[i] = score
 	}
 	return scores, nil
 }
+
+// scoreOf leaves out a loss that a journal cannot hold.
+func scoreOf(a supernet.Accuracy) search.Score {
+	s := search.Score{Accuracy: a.Top1, Values: map[string]float64{"top5": a.Top5}}
+	if finite(a.Loss) {
+		s.Values["loss"] = a.Loss
+	}
+	return s
+}
+
+// finite tells whether JSON can say x.
+func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 
 // accuracy calibrates and evaluates one path of the supernet.
 func (j *judge) accuracy(ctx context.Context, a arch.Arch) (supernet.Accuracy, error) {
