@@ -36,6 +36,7 @@ func NewWorker(threads int) *Worker {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		defer close(w.done)
 		C.tx_cache_host_memory()
+		C.tx_repeat_exactly()
 		C.tx_set_threads(C.int32_t(threads))
 		C.tx_set_grad_mode(0)
 		for job := range w.jobs {

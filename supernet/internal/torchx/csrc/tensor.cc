@@ -1,4 +1,5 @@
 // Process-wide settings, tensors, copies and autograd.
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 
@@ -28,6 +29,8 @@ void tx_free_tensors(tx_tensor *t, int64_t n) {
 const char *tx_version(void) { return TORCH_VERSION; }
 
 void tx_set_threads(int32_t n) { at::set_num_threads(n); }
+
+void tx_repeat_exactly(void) { at::globalContext().setDeterministicCuDNN(true); }
 
 int32_t tx_cuda_devices(void) {
   int32_t n = 0;

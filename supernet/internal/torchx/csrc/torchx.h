@@ -32,6 +32,9 @@ void tx_free_tensors(tx_tensor *t, int64_t n);
 const char *tx_version(void);
 /* How many threads the calling thread's operators use. */
 void tx_set_threads(int32_t n);
+/* Makes cuDNN take algorithms that repeat their results to the bit: a resumed
+ * training is to be the one that was not interrupted. */
+void tx_repeat_exactly(void);
 /* Makes libtorch keep freed CPU blocks for reuse (see memory.cc). Idempotent. */
 void tx_cache_host_memory(void);
 /* Bytes of CPU tensors in use, their peak, and the bytes held from the system.
