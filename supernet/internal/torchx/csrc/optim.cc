@@ -2,6 +2,7 @@
 #include <ATen/Parallel.h>
 
 #include <cmath>
+#include <map>
 #include <vector>
 
 #include "guard.h"
@@ -46,10 +47,13 @@ void update_one(const Tensor &p, const Tensor &g, const Tensor &v, Rates k) {
   p.add_(k.nesterov ? d.add(v, k.momentum) : v, -k.lr);
 }
 
+struct Group {
+  std::vector<Tensor> p, g, v;
+};
+
 // On an accelerator every launch counts: all tensors of one decay together.
-void update_group(std::vector<Tensor> &p, std::vector<Tensor> &g,
-                  std::vector<Tensor> &v, Rates k) {
-  if (p.empty()) return;
+void update_group(Group &t, Rates k) {
+  auto &[p, g, v] = t;
   if (k.decay != 0) at::_foreach_add_(g, p, k.decay);
   at::_foreach_mul_(v, k.momentum);
   at::_foreach_add_(v, g);
@@ -97,15 +101,14 @@ char *tx_sgd(const tx_tensor *leaves, const tx_tensor *velocity,
                    {float(o->lr), float(o->momentum), float(decay[i]), o->nesterov != 0});
       return;
     }
-    for (int64_t begin = 0; begin < n;) {  // runs of one decay, in the caller's order
-      int64_t end = begin;
-      while (end < n && decay[end] == decay[begin]) end++;
-      std::vector<Tensor> rp(p.begin() + begin, p.begin() + end);
-      std::vector<Tensor> rg(g.begin() + begin, g.begin() + end);
-      std::vector<Tensor> rv(v.begin() + begin, v.begin() + end);
-      update_group(rp, rg, rv,
-                   {float(o->lr), float(o->momentum), float(decay[begin]), o->nesterov != 0});
-      begin = end;
+    std::map<double, Group> groups;
+    for (int64_t i = 0; i < n; i++) {
+      Group &t = groups[decay[i]];
+      t.p.push_back(p[i]);
+      t.g.push_back(g[i]);
+      t.v.push_back(v[i]);
     }
+    for (auto &[of, t] : groups)
+      update_group(t, {float(o->lr), float(o->momentum), float(of), o->nesterov != 0});
   });
 }
