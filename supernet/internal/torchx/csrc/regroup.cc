@@ -8,6 +8,8 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <map>
+#include <mutex>
 #include <numeric>
 #include <vector>
 
@@ -103,6 +105,21 @@ struct Regroup : torch::autograd::Function<Regroup> {
   }
 };
 
+// A list of channels on a device. Copying one there waits for all the work
+// before it, and a net asks for the same few at every step. Never destroyed:
+// CUDA may be gone before static destructors run.
+Tensor listed(const int32_t *c, int64_t n, at::Device device) {
+  using Key = std::pair<int64_t, std::vector<int32_t>>;
+  constexpr size_t kMost = 4096;
+  static auto &mu = *new std::mutex;
+  static auto &kept = *new std::map<Key, Tensor>;
+  std::lock_guard lock(mu);
+  Key key{device.is_cpu() ? -1 : device.index(), {c, c + n}};
+  if (auto it = kept.find(key); it != kept.end()) return it->second;
+  if (kept.size() >= kMost) kept.clear();
+  return kept[key] = at::tensor(at::ArrayRef<int32_t>(c, n), at::kInt).to(device);
+}
+
 // With ATen: an evenly spaced selection is a strided slice, others are
 // gathered.
 Tensor select(const Tensor &x, const int32_t *c, int64_t n) {
@@ -111,7 +128,7 @@ Tensor select(const Tensor &x, const int32_t *c, int64_t n) {
   for (int64_t i = 1; i < n; i++) even &= c[i] - c[i - 1] == step;
   if (even && c[0] == 0 && step == 1 && n == x.size(1)) return x;
   Tensor r = even ? x.slice(1, c[0], c[n - 1] + 1, step)
-                  : x.index_select(1, at::tensor(at::ArrayRef<int32_t>(c, n), at::kInt).to(x.device()));
+                  : x.index_select(1, listed(c, n, x.device()));
   return r.contiguous(x.suggest_memory_format());
 }
 
