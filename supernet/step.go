@@ -37,9 +37,11 @@ func (s *Supernet) Step(ctx context.Context, net *arch.Net, b data.Batch, lr flo
 			return err
 		}
 		t := s.trainer(s.running)
-		r = s.gradients(sc, net, b, t)
+		loss, logits, labels := s.gradients(sc, net, b, t)
 		s.update(sc, t, lr)
 		s.steps++
+		// Last: it waits for the device.
+		r.Loss, r.Correct = torchx.Score(loss, logits, labels)
 		return nil
 	})
 	if err == nil && (math.IsNaN(r.Loss) || math.IsInf(r.Loss, 0)) {
@@ -60,17 +62,16 @@ func checkNorms(net *arch.Net, n int) error {
 }
 
 // gradients runs forward and backward; t has the leaves afterwards.
-func (s *Supernet) gradients(sc *torchx.Scope, net *arch.Net, b data.Batch, t *trainer) StepResult {
+func (s *Supernet) gradients(sc *torchx.Scope, net *arch.Net, b data.Batch, t *trainer) (loss, logits, labels torchx.Tensor) {
 	t.leaf = true
-	x, labels := s.images(sc, b), sc.Ints(b.Labels, s.place)
-	var logits, loss torchx.Tensor
+	x := s.images(sc, b)
+	labels = sc.Ints(b.Labels, s.place)
 	sc.WithGrad(func() {
 		logits = forward(sc, net, x, t)
 		loss = sc.CrossEntropy(logits, labels, s.options.labelSmoothing())
 		torchx.Backward(loss)
 	})
-	value, correct := torchx.Score(loss, logits, labels)
-	return StepResult{Loss: value, Correct: correct}
+	return loss, logits, labels
 }
 
 // update moves the trainer's leaves along their gradients.
