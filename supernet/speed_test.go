@@ -128,7 +128,7 @@ func BenchmarkStepVsEager(b *testing.B) {
 }
 
 func versusEager(b *testing.B, name string, n int) {
-	threads := runtime.NumCPU()
+	threads := runtime.GOMAXPROCS(0)
 	space, s := open(b, name, supernet.Options{Threads: threads})
 	nets, batch := paths(b, space, 16), noise(space.In, space.Classes, n, 1)
 	eager := startEager(b, map[string]any{

@@ -52,7 +52,7 @@ const (
 type Options struct {
 	Device  Device
 	Layout  Layout
-	Threads int    // of the CPU; 0: all
+	Threads int    // of the CPU; 0: as many as Go may use at once
 	Seed    uint64 // of the initial weights and of dropout
 
 	Momentum       *float64 // nil: 0.9

@@ -58,9 +58,10 @@ type Machine struct {
 	Seed uint64 `yaml:"seed"`
 	// Device is cpu or cuda, or cuda:1 for one of several.
 	Device string `yaml:"device"`
-	// Threads compute on a CPU. Zero: one for each processor.
+	// Threads compute on a CPU. Zero: one for each processor that this process
+	// may use, which a container's quota bounds.
 	Threads int `yaml:"threads,omitempty"`
-	// Workers decode and augment images. Zero: one for each processor.
+	// Workers decode and augment images. Zero: as of Threads.
 	Workers int `yaml:"workers,omitempty"`
 }
 

@@ -25,11 +25,12 @@ type Worker struct {
 }
 
 // NewWorker starts a thread whose operators use the given number of threads,
-// itself included; zero means one per CPU. The first worker makes libtorch
+// itself included; zero means as many as Go may use at once, which a
+// container's quota bounds. The first worker makes libtorch
 // keep freed host memory for reuse, see [HostMemory].
 func NewWorker(threads int) *Worker {
 	if threads <= 0 {
-		threads = runtime.NumCPU()
+		threads = runtime.GOMAXPROCS(0)
 	}
 	w := &Worker{jobs: make(chan func()), done: make(chan struct{})}
 	go func() {
