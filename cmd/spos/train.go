@@ -184,6 +184,9 @@ func (t *trainer) loop() (*train.Loop, error) {
 		return nil, fmt.Errorf("batch_size: %d training images do not fill a batch of %d", t.sets.Train.Len(), t.cfg.BatchSize)
 	}
 	t.total = t.cfg.Schedule.Total(int64(perEpoch))
+	if w := t.cfg.Schedule.WarmupSteps; w >= t.total {
+		return nil, fmt.Errorf("schedule.warmup_steps: %d is not below the %d steps of this training", w, t.total)
+	}
 	paths := train.PathSampler(train.Fixed{Net: t.net})
 	if t.net == nil {
 		var err error
