@@ -46,7 +46,7 @@ fetch() {
 	tmp=$(mktemp -d "$cache/tmp.XXXXXX")
 	for name in "$@"; do grep "^$name==" "$pins"; done >"$tmp/requirements.txt"
 	for m in {5..39}; do platforms+=(--platform "manylinux_2_${m}_$arch"); done
-	say "downloading $*$([[ $1 != torch ]] || echo ' (torch is 540 MB)')"
+	say "downloading $*$([[ $1 != torch ]] || echo ' (540 MB; with CUDA, several GB)')"
 	"$python" -m pip --disable-pip-version-check download --quiet --no-deps --only-binary=:all: --require-hashes --no-cache-dir \
 		--implementation cp --python-version 3.11 --abi cp311 "${platforms[@]}" --platform "manylinux2014_$arch" \
 		--dest "$tmp/wheels" -r "$tmp/requirements.txt" ||
@@ -100,6 +100,9 @@ find_torch() {
 	if [[ -n $torch ]]; then
 		origin=python
 		why=$(unusable "$torch")
+		if [[ -z $why && ! -f $torch/lib/libtorch_cuda.so ]] && has_cuda; then
+			why="it has no CUDA, and this machine does (LIBTORCH=$torch takes it all the same)"
+		fi
 		[[ -n $why ]] || return 0
 		say "passing over the Python torch in $torch: $why"
 	fi

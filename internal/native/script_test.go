@@ -190,8 +190,33 @@ func TestScriptCompilesWhatChanged(t *testing.T) {
 func TestScriptTakesPythonsTorch(t *testing.T) {
 	c := newCheckout(t)
 	c.env["PYTHON_TORCH"], c.env["LIBTORCH"] = c.env["LIBTORCH"], ""
+	write(t, c.env["PYTHON_TORCH"], "lib/libtorch_cuda.so", "") // where the tests' machine has CUDA
 	if b := c.want(3); b.Origin != "python" || b.TorchDir != c.env["PYTHON_TORCH"] {
 		t.Errorf("record %+v; want Python's torch", b)
+	}
+}
+
+// A torch without CUDA is not what a machine with CUDA wants, unless somebody
+// says so.
+func TestScriptPassesOverTorchWithoutCUDA(t *testing.T) {
+	c := newCheckout(t)
+	bin := filepath.Dir(c.env["PYTHON"])
+	write(t, bin, "nvidia-smi", "#!/bin/sh\n")
+	if err := os.Chmod(filepath.Join(bin, "nvidia-smi"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c.env["PATH"] = bin + ":" + os.Getenv("PATH")
+	wheels := t.TempDir()
+	zipped(t, filepath.Join(wheels, "torch.whl"), c.env["LIBTORCH"], "torch")
+	named := c.env["LIBTORCH"]
+	c.env["PYTHON_TORCH"], c.env["LIBTORCH"], c.env["WHEELS"] = named, "", wheels
+
+	if b := c.want(4, "downloaded", "it has no CUDA, and this machine does", "LIBTORCH="+named); b.Origin != "wheel" {
+		t.Errorf("record %+v; want the wheel", b)
+	}
+	c.env["LIBTORCH"] = named
+	if b := c.want(3); b.TorchDir != named {
+		t.Errorf("record %+v; want %s", b, named)
 	}
 }
 
