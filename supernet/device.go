@@ -17,21 +17,15 @@ type Device struct {
 	cuda int // device index plus one; 0 is the CPU
 }
 
-// ParseDevice reads "cpu", "cuda" (the first device), "cuda:N", or "auto": the
-// first CUDA device if this machine and this libtorch have one, else the CPU.
-// It wraps [ErrNoCUDA].
+// ParseDevice reads "cpu", "cuda" (the first device) or "cuda:N". It wraps
+// [ErrNoCUDA].
 func ParseDevice(text string) (Device, error) {
 	kind, number, numbered := strings.Cut(text, ":")
 	switch {
 	case text == "cpu":
 		return Device{}, nil
-	case text == "auto":
-		if torchx.CUDADevices() > 0 {
-			return Device{cuda: 1}, nil
-		}
-		return Device{}, nil
 	case kind != "cuda":
-		return Device{}, fmt.Errorf("device %q: want auto, cpu, cuda or cuda:N", text)
+		return Device{}, fmt.Errorf("device %q: want cpu, cuda or cuda:N", text)
 	}
 	index := 0
 	if numbered {

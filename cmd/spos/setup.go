@@ -193,7 +193,7 @@ func restore(ctx context.Context, path string, adjust func(*config.Train)) (*res
 }
 
 // configOf is the configuration that a checkpoint was trained under, changed
-// by adjust. One that was imported has none, only its preprocessing, which
+// by adjust, to nothing that training would refuse. One that was imported has none, only its preprocessing, which
 // holds for other data too.
 func configOf(c *ckpt.Checkpoint, adjust func(*config.Train)) (config.Train, error) {
 	cfg, imported := config.DefaultTrain(), c.State.Config == ""
@@ -205,6 +205,9 @@ func configOf(c *ckpt.Checkpoint, adjust func(*config.Train)) (config.Train, err
 	}
 	if adjust != nil {
 		adjust(&cfg)
+	}
+	if err := cfg.Machine.Validate(); err != nil {
+		return cfg, err
 	}
 	if imported && cfg.Data.Recipe == nil {
 		recipe, err := imaging.ParseRecipe(c.State.Recipe)
