@@ -3,7 +3,6 @@ package supernet
 import (
 	"context"
 	"fmt"
-	"math"
 
 	"spos/internal/arch"
 	"spos/internal/data"
@@ -19,8 +18,8 @@ type StepResult struct {
 // Step trains one path on one batch: forward with the batch's own statistics,
 // backward, and SGD on exactly the tensors that the net uses. Nothing else
 // changes: other paths get neither decay nor momentum. The error wraps
-// [ErrNet], [ErrBatch], or [ErrDiverged] if the loss was not finite; then the
-// weights are spoiled.
+// [ErrNet] or [ErrBatch]. A loss that is not finite is no error, but the
+// weights are spoiled then.
 func (s *Supernet) Step(ctx context.Context, net *arch.Net, b data.Batch, lr float64) (StepResult, error) {
 	if err := ctx.Err(); err != nil {
 		return StepResult{}, context.Cause(ctx)
@@ -44,9 +43,6 @@ func (s *Supernet) Step(ctx context.Context, net *arch.Net, b data.Batch, lr flo
 		r.Loss, r.Correct = torchx.Score(loss, logits, labels)
 		return nil
 	})
-	if err == nil && (math.IsNaN(r.Loss) || math.IsInf(r.Loss, 0)) {
-		err = fmt.Errorf("%s: the loss is %v; a lower learning rate or a gradient bound may help: %w", name(net), r.Loss, ErrDiverged)
-	}
 	return r, err
 }
 

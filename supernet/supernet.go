@@ -22,9 +22,6 @@ var ErrNet = errors.New("net does not fit the supernet's tensors")
 // ErrBatch is wrapped by errors about a batch that the net cannot take.
 var ErrBatch = errors.New("batch does not fit the net")
 
-// ErrDiverged is wrapped when a training loss is not finite.
-var ErrDiverged = errors.New("training diverged")
-
 // Layout is the order of an activation's elements in memory. It changes speed,
 // and results by rounding.
 type Layout uint8

@@ -173,7 +173,7 @@ func (r *running) take(ctx context.Context, b data.Batch, before time.Time) erro
 	arrived := r.now()
 	res, err := r.Step(context.WithoutCancel(ctx), net, b, lr)
 	if err == nil && (math.IsNaN(res.Loss) || math.IsInf(res.Loss, 0)) {
-		err = fmt.Errorf("the loss is %v; go on from the last checkpoint with a lower optimizer.lr, warm-up or optimizer.clip_norm: %w", res.Loss, ErrDiverged)
+		err = fmt.Errorf("the loss is %v: start another --work-dir with a lower optimizer.lr, a warm-up or optimizer.clip_norm, and init_from a checkpoint of this one: %w", res.Loss, ErrDiverged)
 	}
 	if err != nil {
 		r.spoiled = true
