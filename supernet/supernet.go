@@ -194,12 +194,14 @@ func wide(shape []int) []int64 {
 	return w
 }
 
-// Close frees the tensors. Other methods fail afterwards, with an error that
+// Close frees the tensors and returns the process's idle tensor memory to the
+// system. Other methods fail afterwards, with an error that
 // wraps [ErrClosed]. It may be called twice.
 func (s *Supernet) Close() {
 	// A closed worker has freed them already.
 	_ = s.worker.Do(func(*torchx.Scope) error {
 		s.home.Close()
+		torchx.ReleaseHostMemory()
 		return nil
 	})
 	s.worker.Close()

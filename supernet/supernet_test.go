@@ -349,8 +349,6 @@ func TestTiesGoToTheLowerClass(t *testing.T) {
 	}
 }
 
-// TestExtract starts a net of its own from a slice of the supernet, and gives
-// it calibrated statistics: both must answer alike.
 func TestStrangeLogits(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
 	for name, c := range map[string]struct {
@@ -374,6 +372,8 @@ func TestStrangeLogits(t *testing.T) {
 	}
 }
 
+// TestExtract starts a net of its own from a slice of the supernet, and gives
+// it calibrated statistics: both must answer alike.
 func TestExtract(t *testing.T) {
 	s, net := tiny(t, Options{Seed: 9})
 	train(t, s, net, 0, 3)
@@ -418,6 +418,24 @@ func TestExtract(t *testing.T) {
 	}
 	if !same(got, want) {
 		t.Errorf("extracted net says %v, supernet %v", got, want)
+	}
+}
+
+func TestCloseGivesMemoryBack(t *testing.T) {
+	s, net := tiny(t, Options{})
+	b := tinyBatches()[0]
+	for range 9 { // the smallest blocks are not kept
+		b.Images, b.Labels, b.N = append(b.Images, b.Images...), append(b.Labels, b.Labels...), 2*b.N
+	}
+	if _, err := s.Step(t.Context(), net, b, goldenLR); err != nil {
+		t.Fatal(err)
+	}
+	if m := torchx.HostMemory(); m.Held == m.Used {
+		t.Fatalf("a step leaves nothing for the next: %+v", m)
+	}
+	s.Close()
+	if m := torchx.HostMemory(); m.Held != m.Used {
+		t.Errorf("%d bytes are held, %d used", m.Held, m.Used)
 	}
 }
 

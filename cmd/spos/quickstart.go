@@ -260,6 +260,7 @@ func (q *quickstart) export(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	m.Close() // its threads and memory are no part of what is measured
 	q.sum.ONNX = onnxSummary{Path: out.Path, Bytes: out.Bytes, MaxAbsDiff: out.MaxAbs}
 	return q.proveFile(ctx, r)
 }

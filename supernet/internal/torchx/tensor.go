@@ -77,8 +77,3 @@ func Read(t Tensor, dst []float32) {
 func Write(t Tensor, src []float32) {
 	check("write", C.tx_from_host(handle(t), (*C.float)(unsafe.SliceData(src)), C.int64_t(len(src))))
 }
-
-// Synchronize waits for all work of a place's device.
-func Synchronize(p Place) {
-	check("synchronize", C.tx_synchronize(C.int32_t(p.CUDA)))
-}

@@ -63,8 +63,7 @@ func HostMemory() Memory {
 	return Memory{Used: int64(used), Peak: int64(peak), Held: int64(held)}
 }
 
-// ReleaseHostMemory returns to the system what waits for reuse, as one does
-// between training and serving.
+// ReleaseHostMemory returns to the system what waits for reuse.
 func ReleaseHostMemory() { C.tx_release_host_memory() }
 
 // check panics with a [*NativeError] if a C call returned a message, which it

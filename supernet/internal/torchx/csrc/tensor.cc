@@ -41,12 +41,6 @@ int32_t tx_cuda_devices(void) {
   return n;
 }
 
-char *tx_synchronize(int32_t device) {
-  return guard([&] {
-    if (device >= 0) at::detail::getCUDAHooks().deviceSynchronize(device);
-  });
-}
-
 char *tx_to(tx_tensor t, int32_t device, int32_t channels_last, tx_tensor *out) {
   return guard([&] {
     Tensor r = ref(t).to(device_of(device));

@@ -44,7 +44,6 @@ void tx_host_memory(int64_t *used, int64_t *peak, int64_t *held);
 void tx_release_host_memory(void);
 
 int32_t tx_cuda_devices(void);
-char *tx_synchronize(int32_t device);
 
 /* --- tensors ------------------------------------------------------------ */
 
