@@ -195,6 +195,9 @@ func (s *searcher) winner(ctx context.Context, trials []search.Trial) (search.Tr
 			s.p.Log.Info("a finalist did not keep to the limit", "arch", t.Arch, "latency_ms", s.gauges.Tell(t))
 			left = without(left, t.Arch)
 		}
+		if round+1 == confirmRounds {
+			break
+		}
 		if err := pause(ctx, betweenSlowing); err != nil {
 			return search.Trial{}, err
 		}
