@@ -37,6 +37,9 @@ func (c *Conn) Do(ctx context.Context, j Job) ([]byte, error) {
 	if limit := c.nc.MaxPayload() - 4096; int64(len(j.Body)) > limit {
 		return nil, fmt.Errorf("fleet: job %q for %s: a body of %d bytes is more than the broker takes (%d): put it into Blob", j.ID, j.Device, len(j.Body), limit)
 	}
+	if len(j.Blob) > maxBlob {
+		return nil, fmt.Errorf("fleet: job %q for %s: an attachment of %d bytes is more than the broker keeps (%d)", j.ID, j.Device, len(j.Blob), maxBlob)
+	}
 	w := waiter{c: c, j: j, key: keyOf(j.ID)}
 	if j.Blob != nil {
 		w.hash = hashOf(j.Blob)

@@ -29,6 +29,10 @@ const (
 	answersBytes = 256 << 20
 	jobsBytes    = 64 << 20
 	blobsBytes   = 1 << 30
+
+	// maxBlob leaves room for what the broker notes beside each piece: of an
+	// attachment that does not fit the oldest pieces go, and it is never whole.
+	maxBlob = blobsBytes / 8 * 7
 )
 
 // ackWait is how long the broker hears nothing of a job before it gives the
