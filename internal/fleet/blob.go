@@ -2,6 +2,8 @@ package fleet
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -95,6 +97,20 @@ func (c *Conn) sendPieces(ctx context.Context, device, hash string, blob []byte,
 // waits could send.
 var errGone = errors.New("fleet: the attachment is gone, and who sent it too")
 
+// errDamaged is an attachment that is not what its hash and size say.
+var errDamaged = errors.New("the attachment is not what was announced")
+
+// checkBlob refuses what announces no attachment that could be there.
+func checkBlob(hash string, size int) error {
+	if sum, err := hex.DecodeString(hash); err != nil || len(sum) != sha256.Size {
+		return fmt.Errorf("fleet: an attachment called %.80q: want its SHA-256 in hexadecimal", hash)
+	}
+	if size < 0 || size > maxBlob {
+		return fmt.Errorf("fleet: an attachment of %d bytes: want at most %d", size, maxBlob)
+	}
+	return nil
+}
+
 // getBlob reads an attachment, and asks for it again where it is not complete.
 func (c *Conn) getBlob(ctx context.Context, device, hash string, size int) ([]byte, error) {
 	var blob []byte
@@ -116,17 +132,21 @@ func (c *Conn) getBlob(ctx context.Context, device, hash string, size int) ([]by
 	return blob, err
 }
 
+// readPieces takes memory as pieces come, not as they are announced.
 func (c *Conn) readPieces(ctx context.Context, device, hash string, size int) ([]byte, error) {
-	blob := make([]byte, 0, size)
+	var blob []byte
 	for i := range pieces(size) {
 		m, err := c.last(ctx, blobsStream(device), pieceSubject(device, hash, i))
 		if err != nil {
 			return nil, err
 		}
+		if len(m.Data) > size-len(blob) {
+			return nil, fmt.Errorf("%w: %s has more than %d bytes", errDamaged, hash, size)
+		}
 		blob = append(blob, m.Data...)
 	}
 	if got := hashOf(blob); got != hash {
-		return nil, fmt.Errorf("attachment %s reads as %s", hash, got)
+		return nil, fmt.Errorf("%w: %s reads as %s", errDamaged, hash, got)
 	}
 	return blob, nil
 }

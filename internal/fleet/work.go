@@ -322,6 +322,12 @@ func (r *runner) do(ctx context.Context, key string, m jetstream.Msg) (answerEnv
 		r.c.log.Error("a job cannot be done: install the same release on both sides", "id", e.ID, "version", e.Version, "ours", version)
 		return a, nil, nil
 	}
+	if e.Blob != "" {
+		if err := checkBlob(e.Blob, e.Size); err != nil {
+			a.Error = err.Error()
+			return a, nil, nil //nolint:nilerr // as above
+		}
+	}
 	tries, err := r.l.begin(ctx, key, e.ID, m.Reply())
 	if err != nil {
 		return a, nil, err
@@ -332,6 +338,10 @@ func (r *runner) do(ctx context.Context, key string, m jetstream.Msg) (answerEnv
 	}
 	if e.Blob != "" && e.Blob != r.hash {
 		blob, err := r.c.getBlob(ctx, r.w.Device, e.Blob, e.Size)
+		if errors.Is(err, errDamaged) {
+			a.Error = err.Error()
+			return a, nil, nil
+		}
 		if err != nil {
 			return a, nil, err
 		}
