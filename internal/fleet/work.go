@@ -258,12 +258,14 @@ func (r *runner) job(ctx context.Context, m jetstream.Msg) error {
 		return err
 	}
 	if answered {
+		r.l.done() // the one that died may have kept it
 		r.ack(m)
 		return nil
 	}
 	a, data, err := r.do(ctx, key, m)
 	if errors.Is(err, errGone) {
 		r.c.log.Warn("a job is dropped: its attachment is gone, and nobody waits for it", "id", a.ID)
+		r.l.done()
 		r.ack(m)
 		return nil
 	}

@@ -119,6 +119,59 @@ func blobGone(t *testing.T, url, token, deviceToken string) {
 	}
 }
 
+// TestTriesEnd has a job dropped, and one found answered, by a worker that gives
+// up what is begun twice: neither counts when the job comes again.
+func TestTriesEnd(t *testing.T) {
+	t.Parallel()
+	b := broker(t, fleet.BrokerOptions{Listen: "127.0.0.1:0"})
+	client := connect(t, fleet.Options{Broker: b, Name: "asker"})
+	nc, _ := plain(t, b.URL(), "", "_INBOX")
+	request := func(m *nats.Msg) {
+		t.Helper()
+		if m, err := nc.RequestMsg(m, time.Minute); err != nil || strings.Contains(string(m.Data), "error") {
+			t.Fatalf("%s: %v, %v", m.Subject, m, err)
+		}
+	}
+	publish := func(subject, envelope, data string) {
+		t.Helper()
+		m := nats.NewMsg(subject)
+		m.Header.Set("Spos-Answer", envelope)
+		m.Data = []byte(data)
+		request(m)
+	}
+	empty := func() {
+		for queueOf(t, client, "a") > 0 {
+		}
+	}
+	dropped := fleet.Job{ID: "dropped", Device: "a", Body: []byte("x"), Blob: []byte("lost")}
+	submit(t, client, dropped)
+	request(nats.NewMsg("$JS.API.STREAM.PURGE.spos-blobs-a"))
+	device := connect(t, fleet.Options{URL: b.URL(), Name: "a"})
+	stop := work(t, device, fleet.Worker{Device: "a", Do: echo, Tries: 1})
+	empty()
+	again := connect(t, fleet.Options{Broker: b, Name: "asker"}) // has sent no attachment yet
+	if got, err := again.Do(t.Context(), dropped); err != nil || string(got) != "Xlost" {
+		t.Errorf("dropped, and again: got %q, %v", got, err)
+	}
+	stop()
+
+	// A worker that died when its answer was kept: the SHA-256 of its job's ID
+	// is in subjects.
+	const key = "6b86b273ff34fce19d6b804eff5a3f57"
+	answered := fleet.Job{ID: "1", Device: "a", Body: []byte("y")}
+	submit(t, client, answered)
+	publish("spos.presence.a", "", `{"v":1,"worker":"dead","job":"`+key+`","id":"1","tries":1}`)
+	publish("spos.answer.a."+key, `{"v":1,"id":"1","worker":"dead"}`, "Y")
+	work(t, device, fleet.Worker{Device: "a", Do: echo, Tries: 1})
+	empty()
+	purge := nats.NewMsg("$JS.API.STREAM.PURGE.spos-kept-a")
+	purge.Data = []byte(`{"filter":"spos.answer.a.` + key + `"}`)
+	request(purge)
+	if got, err := client.Do(t.Context(), answered); err != nil || string(got) != "Y" {
+		t.Errorf("answered, and again: got %q, %v", got, err)
+	}
+}
+
 func TestAskAway(t *testing.T) {
 	t.Parallel()
 	url, tokens := guarded(t)
