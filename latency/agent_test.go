@@ -104,7 +104,7 @@ func (w *wire) Do(ctx context.Context, j fleet.Job) ([]byte, error) {
 	answer, err := a.Do(ctx, j.Body, j.Blob)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err == nil {
+	if err == nil && !(j.Passing != nil && j.Passing(answer)) {
 		w.kept[j.ID] = answer
 	}
 	return answer, err
@@ -275,6 +275,52 @@ func TestRemoteNamesWhatFails(t *testing.T) {
 		}
 		if err := time1(r, "10", "d"); err != nil {
 			t.Errorf("and then: %v, want the device as it is now", err)
+		}
+	})
+}
+
+// What is not the model's fault is no answer for the next who asks.
+func TestRemoteAsksAgainAfterPassingFaults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, "pi5")
+		defer f.stop()
+		b := f.boards["pi5"]
+		r := f.remote("pi5", "c")
+		ask := func(key string) error {
+			_, err := r.Time(t.Context(), latency.Task{Model: []byte("10"), Protocol: brief(), Key: key})
+			return err
+		}
+		if err := ask("known"); err != nil {
+			t.Fatal(err)
+		}
+		f.agents["pi5"].Version = "v2" // as the other agent that was started meanwhile
+		if err := ask("version"); err == nil || !strings.Contains(err.Error(), "v2") {
+			t.Errorf("another version: %v", err)
+		}
+		f.agents["pi5"].Version = "v1"
+		if err := ask("version"); err != nil {
+			t.Errorf("the version that was before: %v", err)
+		}
+		b.set(func() { b.err = errors.New("latency: execution provider qnn is not there") })
+		if err := ask("provider"); err == nil || !strings.Contains(err.Error(), "qnn is not there") {
+			t.Errorf("a fault of the device: %v", err)
+		}
+		b.set(func() { b.err = &latency.ModelError{Reason: latency.Crash, Err: errors.New("SIGSEGV")} })
+		if err := ask("crash"); reasonOf(err) != latency.Crash {
+			t.Errorf("a fault of the model: %v", err)
+		}
+		b.set(func() { b.err = nil })
+		if err := ask("provider"); err != nil {
+			t.Errorf("a device that was mended: %v", err)
+		}
+		if err := ask("crash"); reasonOf(err) != latency.Crash {
+			t.Errorf("a fault of the model, again: %v", err)
+		}
+		before := f.done
+		other := f.remote("pi5", "c")
+		other.Version, f.agents["pi5"].Version = "v3", "v3"
+		if _, err := other.Time(t.Context(), latency.Task{Model: []byte("10"), Protocol: brief(), Key: "known"}); err != nil || f.done != before+1 {
+			t.Errorf("another version found what v1 had measured: %v", err)
 		}
 	})
 }

@@ -58,7 +58,7 @@ func (r *Remote) Time(ctx context.Context, t Task) (Sample, error) {
 	if err != nil {
 		return Sample{}, err
 	}
-	job := fleet.Job{ID: r.id(t, fp), Device: r.Name, Body: body, Blob: t.Model}
+	job := fleet.Job{ID: r.id(t, fp), Device: r.Name, Body: body, Blob: t.Model, Passing: passing}
 	answer, err := r.wait(ctx, func(ctx context.Context) ([]byte, error) { return r.Courier.Do(ctx, job) })
 	if err != nil {
 		return Sample{}, err
@@ -131,15 +131,22 @@ func conditions(p Protocol) string {
 	return string(text)
 }
 
+// passing tells whether an answer is a fault that is not the model's: whoever
+// looks after the device may mend it.
+func passing(answer []byte) bool {
+	var r reply
+	return json.Unmarshal(answer, &r) != nil || r.Fault != nil && reasonWords[r.Fault.Reason] == ""
+}
+
 // id is what the device keeps the sample under. The fingerprint is part of
-// it: what a device measured before it changed answers nothing that is asked
-// of it now.
+// it, and the version: what a device measured before it changed answers
+// nothing that is asked of it now.
 func (r *Remote) id(t Task, fp Fingerprint) string {
 	if t.Key == "" || r.Campaign == "" {
 		return rand.Text()
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %q %q %q %q %q", r.Campaign, r.Name, t.Key, conditions(t.Protocol), identify(t.Model).SHA256, fp.Key())
+	fmt.Fprintf(h, "%q %q %q %q %q %q %q", r.Version, r.Campaign, r.Name, t.Key, conditions(t.Protocol), identify(t.Model).SHA256, fp.Key())
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 

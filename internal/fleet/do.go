@@ -23,6 +23,9 @@ type Job struct {
 	// Blob is large. The broker keeps it by content, so that jobs that share
 	// one send it once. nil: none.
 	Blob []byte
+	// Passing tells of an answer that it may be another the next time, so that
+	// it is not kept once it has been read; nil: of none.
+	Passing func(answer []byte) bool
 }
 
 // Do has a job done and returns its answer. It submits the job unless the
@@ -100,7 +103,8 @@ func (w *waiter) wait(ctx context.Context) ([]byte, error) {
 			continue
 		}
 		answer, err := readAnswer(w.j.Device, m)
-		if _, ok := errors.AsType[*VersionError](err); ok {
+		_, skewed := errors.AsType[*VersionError](err)
+		if skewed || err == nil && w.j.Passing != nil && w.j.Passing(answer) {
 			w.forget(ctx)
 		}
 		return answer, err
@@ -173,14 +177,14 @@ func (w *waiter) submit(ctx context.Context) error {
 	})
 }
 
-// forget drops an answer that says nothing but that the versions differ, so
-// that the job can be done when they no longer do.
+// forget drops an answer that is one of its time, so that the job can be done
+// when another has come.
 func (w *waiter) forget(ctx context.Context) {
 	s, err := w.c.js.Stream(ctx, keptStream(w.j.Device))
 	if err == nil {
 		err = s.Purge(ctx, purgeSubject(answerSubject(w.j.Device, w.key)))
 	}
 	if err != nil {
-		w.c.log.Debug("drop an answer of another version", "err", err)
+		w.c.log.Debug("drop an answer", "err", err)
 	}
 }

@@ -172,6 +172,25 @@ func TestTriesEnd(t *testing.T) {
 	}
 }
 
+// TestPassing asks again for what was not to be kept.
+func TestPassing(t *testing.T) {
+	t.Parallel()
+	b := broker(t, fleet.BrokerOptions{Listen: "127.0.0.1:0"})
+	client := connect(t, fleet.Options{Broker: b, Name: "asker"})
+	var done atomic.Int64
+	work(t, connect(t, fleet.Options{URL: b.URL(), Name: "a"}), fleet.Worker{Device: "a", Do: func(context.Context, fleet.Job) ([]byte, error) {
+		return strconv.AppendInt(nil, done.Add(1), 10), nil
+	}})
+	job := fleet.Job{ID: "1", Device: "a", Passing: func(answer []byte) bool { return string(answer) == "1" }}
+	for _, want := range []string{"1", "2", "2"} {
+		if got, err := client.Do(t.Context(), job); err != nil || string(got) != want {
+			t.Errorf("got %q, %v, want %s", got, err, want)
+		}
+		for queueOf(t, client, "a") > 0 { // the job leaves after its answer
+		}
+	}
+}
+
 func TestAskAway(t *testing.T) {
 	t.Parallel()
 	url, tokens := guarded(t)
