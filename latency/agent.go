@@ -87,6 +87,24 @@ func (a *Agent) root() fs.FS {
 // long, until ctx ends (nil) or the device cannot measure at all.
 func (a *Agent) Run(ctx context.Context) error {
 	a.init()
+	held, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	go func() { // a task that breaks the device keeps it until ctx ends
+		select {
+		case err := <-a.broken:
+			stop(err)
+		case <-held.Done():
+		}
+	}()
+	err := a.watch(held)
+	if err == nil && ctx.Err() == nil {
+		err = context.Cause(held)
+	}
+	return err
+}
+
+// watch is Run, in a ctx that ends also when the device breaks.
+func (a *Agent) watch(ctx context.Context) error {
 	if !a.hold(ctx) {
 		return nil
 	}
@@ -116,8 +134,6 @@ func (a *Agent) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-a.broken:
-			return err
 		case <-time.After(wait):
 		}
 	}
