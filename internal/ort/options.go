@@ -39,7 +39,6 @@ type Options struct {
 	NoArena        bool              `yaml:"no_arena,omitempty" json:"no_arena,omitempty"`                 // free activations after each run instead of keeping them
 	NoMemPattern   bool              `yaml:"no_mem_pattern,omitempty" json:"no_mem_pattern,omitempty"`     // do not plan memory by the last run's shapes
 	Provider       string            `yaml:"provider,omitempty" json:"provider,omitempty"`                 // one of [Providers] or another that the library knows; "" means cpu
-	OptimizedPath  string            `yaml:"optimized_path,omitempty" json:"optimized_path,omitempty"`     // where to write the rewritten graph; at LevelAll it suits this processor only
 	ProviderConfig map[string]string `yaml:"provider_config,omitempty" json:"provider_config,omitempty"`   // options of the provider, its own spelling
 	Config         map[string]string `yaml:"config,omitempty" json:"config,omitempty"`                     // further session entries, such as session.intra_op_thread_affinities
 
@@ -111,11 +110,6 @@ func (o Options) session() (so *yalue.SessionOptions, err error) {
 	for _, e := range o.entries() {
 		if err := so.AddSessionConfigEntry(e[0], e[1]); err != nil {
 			return so, fmt.Errorf("%s=%s: %w", e[0], e[1], err)
-		}
-	}
-	if o.OptimizedPath != "" {
-		if err := so.SetOptimizedModelFilePath(o.OptimizedPath); err != nil {
-			return so, err
 		}
 	}
 	if o.profile != "" {

@@ -272,16 +272,6 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-func TestOptimizedPath(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "optimized.onnx")
-	load(t, "conv.onnx", ort.Options{GraphLevel: ort.LevelBasic, OptimizedPath: path})
-	s, err := open(t).OpenSession(path, ort.Options{})
-	if err != nil {
-		t.Fatalf("the optimized model does not load: %v", err)
-	}
-	s.Close()
-}
-
 func TestBadOptions(t *testing.T) {
 	r := open(t)
 	for name, c := range map[string]struct {
