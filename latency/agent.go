@@ -205,6 +205,9 @@ func (a *Agent) read(body []byte) (q request, refusal *fault) {
 	if q.Version != a.Version {
 		return q, &fault{Text: fmt.Sprintf("latency: the agent is version %s, who asks is version %s: install the same release on both", a.Version, q.Version)}
 	}
+	if err := q.Protocol.Session.CheckForeign(); err != nil {
+		return q, &fault{Text: fmt.Sprintf("latency: %v: an agent takes none that may name a file, a library or memory of its device: leave it out, or measure on the device itself", err)}
+	}
 	return q, nil
 }
 

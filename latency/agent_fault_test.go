@@ -61,6 +61,31 @@ func TestRemoteAsksAgainAfterPassingFaults(t *testing.T) {
 	})
 }
 
+// What a job names is no file or library of the device.
+func TestAgentRefusesForeignOptions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, "pi5")
+		defer f.stop()
+		p := brief()
+		p.Session.Provider, p.Session.ProviderConfig = "qnn", map[string]string{"backend_path": "evil.so"}
+		if _, err := f.remote("pi5", "").Fingerprint(t.Context(), nil, p); err == nil || !strings.Contains(err.Error(), "device pi5: latency: option backend_path=evil.so of provider qnn") {
+			t.Errorf("a question: %v", err)
+		}
+		body, err := json.Marshal(map[string]any{"version": "v1", "protocol": p})
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := f.agents["pi5"].Do(t.Context(), body, []byte("10"))
+		if err != nil || !strings.Contains(string(answer), "backend_path=evil.so") || f.agents["pi5"].Status().Tasks != 0 {
+			t.Errorf("a job: %s, %v", answer, err)
+		}
+		p.Session.ProviderConfig = map[string]string{"backend_type": "htp"}
+		if _, err := f.remote("pi5", "").Time(t.Context(), latency.Task{Model: []byte("10"), Protocol: p}); err != nil {
+			t.Errorf("an option that names nothing: %v", err)
+		}
+	})
+}
+
 // A device whose own doing it is ends its agent, and answers nobody.
 func TestAgentEndsWithItsDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
