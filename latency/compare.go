@@ -98,6 +98,9 @@ func CompareResults(a, b Result) (Comparison, error) {
 		if len(r.Samples) == 0 {
 			return c, fmt.Errorf("latency: %s: %w", r.Model, errNoSamples)
 		}
+		if slices.ContainsFunc(r.Samples, func(s Sample) bool { return len(s.Runs) == 0 }) {
+			return c, fmt.Errorf("latency: %s: a session without runs: the file is damaged, measure again", r.Model)
+		}
 		busy := contention(r.Samples)
 		drift += driftBusy * driftBusy * busy * busy
 		of[i] = newBootstrap(quartile, logSteady(undisturbed(r.Samples)), math.Hypot(DefaultSpread, driftBusy*busy), 0)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,6 +78,14 @@ func TestCompareResults(t *testing.T) {
 	}
 	if _, err := latency.CompareResults(a, measure(&fake{host: latency.Host{CPU: "other"}}, "900")); !errors.Is(err, latency.ErrIncomparable) {
 		t.Errorf("another machine: %v, want ErrIncomparable", err)
+	}
+	damaged := a
+	damaged.Samples = slices.Clone(a.Samples)
+	damaged.Samples[1].Runs = nil
+	for _, two := range [][2]latency.Result{{damaged, b}, {b, damaged}} {
+		if _, err := latency.CompareResults(two[0], two[1]); err == nil || !strings.Contains(err.Error(), "net800: a session without runs") {
+			t.Errorf("a session without runs: %v", err)
+		}
 	}
 	b.Samples = nil
 	if _, err := latency.CompareResults(a, b); err == nil || !strings.Contains(err.Error(), "--samples") {
