@@ -67,13 +67,14 @@ type audited struct {
 
 func (a audited) error() float64 { return a.said/a.is - 1 }
 
-// Audit is the table's by held-out nets or, where none was measured, by
+// Audit is the table's by held-out nets or, where too few were measured, by
 // nets left out one by one.
 func (t *Table) Audit() Audit {
-	if t.audits[0].Nets > 0 {
-		return t.audits[0]
+	held, left := t.audits[0], t.audits[1]
+	if held.Nets >= groupNets || left.Nets == 0 {
+		return held
 	}
-	return t.audits[1]
+	return left
 }
 
 // CrossValidation is the audit by nets left out one by one: what the table

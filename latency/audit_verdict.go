@@ -28,6 +28,10 @@ const (
 // as the others predict it.
 func (a *Audit) judge(list, ends []audited) {
 	say := func(format string, args ...any) { a.Verdict = append(a.Verdict, fmt.Sprintf(format, args...)) }
+	if len(list) < groupNets {
+		say("do not use it in place of measuring: %d %s nets are too few to tell, want %d at least: hold out more", len(list), a.Kind, groupNets)
+		return
+	}
 	list = slices.Clone(list)
 	slices.SortStableFunc(list, func(x, y audited) int { return cmp.Compare(x.said, y.said) })
 	from, to := soundRange(list)
@@ -101,9 +105,9 @@ func groupErrors(list []audited) (within, bias float64) {
 }
 
 // soundRange is the longest run of groups of neighbours by latency, list[from:to],
-// in each of which predictions are sound.
+// in each of which predictions are sound. The list is of one group at least.
 func soundRange(list []audited) (from, to int) {
-	groups := min(5, max(1, len(list)/groupNets))
+	groups := min(5, len(list)/groupNets)
 	start := 0
 	for g := range groups {
 		i, j := g*len(list)/groups, (g+1)*len(list)/groups
@@ -126,9 +130,14 @@ func (t *Table) WriteAudit(w io.Writer) error {
 		if x.Nets == 0 {
 			continue
 		}
-		fmt.Fprintf(tw, "%s\t%d\t%.2f\t%.2f–%.2f\t%+.2f\t%.1f\t%.1f\t%.3f\t%.3f–%.3f\t%.1f %%\t%s: %.4g for %.4g ms, %+.1f %%\n",
-			x.Kind, x.Nets, 100*x.MAPE, 100*x.MAPELow, 100*x.MAPEHigh, 100*x.Bias, 100*x.Within5, 100*x.Within10,
-			x.Tau, x.TauLow, x.TauHigh, 100*x.Covered, x.Worst.Arch, x.Worst.Predicted, x.Worst.Measured, 100*x.Worst.Error)
+		mape, tau := "–", "–"
+		if x.Nets >= 3 { // fewer have no spread to tell of
+			mape = fmt.Sprintf("%.2f–%.2f", 100*x.MAPELow, 100*x.MAPEHigh)
+			tau = fmt.Sprintf("%.3f–%.3f", x.TauLow, x.TauHigh)
+		}
+		fmt.Fprintf(tw, "%s\t%d\t%.2f\t%s\t%+.2f\t%.1f\t%.1f\t%.3f\t%s\t%.1f %%\t%s: %.4g for %.4g ms, %+.1f %%\n",
+			x.Kind, x.Nets, 100*x.MAPE, mape, 100*x.Bias, 100*x.Within5, 100*x.Within10,
+			x.Tau, tau, 100*x.Covered, x.Worst.Arch, x.Worst.Predicted, x.Worst.Measured, 100*x.Worst.Error)
 	}
 	fmt.Fprintf(tw, "the ruler\t\t%.2f\t\t\t\t\t%.3f\t\t\ttwo measurements of one net differ by %.2f %%\n", 100*a.Ruler.MAPE, a.Ruler.Tau, 100*a.Ruler.Repeat)
 	if err := tw.Flush(); err != nil {
@@ -144,7 +153,7 @@ func (t *Table) WriteAudit(w io.Writer) error {
 		}
 	}
 	if a.Kind == leftOutKind {
-		_, err := fmt.Fprintln(w, "verdict: no net was held out; nets left out one by one tell about as much, but not of what all measurements share")
+		_, err := fmt.Fprintf(w, "verdict: fewer than %d nets were held out; nets left out one by one tell about as much, but not of what all measurements share\n", groupNets)
 		return err
 	}
 	return nil
