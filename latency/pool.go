@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Member is a device of a [Pool] and its name.
@@ -50,6 +51,9 @@ func (p *Pool) Time(ctx context.Context, t Task) (Sample, error) {
 	s, err := p.members[i].Time(ctx, t)
 	if err != nil {
 		return Sample{}, err
+	}
+	if len(p.members) > 1 {
+		s.Started = time.Time{} // clocks of several devices order nothing
 	}
 	s.Fingerprint.Session = bindingOf(s.Fingerprint, fp).Session
 	if err := fp.Comparable(s.Fingerprint); err != nil {
