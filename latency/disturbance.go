@@ -30,7 +30,7 @@ func (d Disturbance) Contention() float64 {
 	if d.Window <= 0 || d.Others == 0 {
 		return 0
 	}
-	return min(1, float64(d.Busy)/float64(d.Window))
+	return min(1, max(0, float64(d.Busy)/float64(d.Window)))
 }
 
 // Where a warning starts, as fractions of the time.

@@ -182,7 +182,8 @@ func spreads(models [][][]time.Duration, assumed float64) []float64 {
 	return found
 }
 
-func fromLog(x float64) time.Duration { return time.Duration(math.Round(math.Exp(x))) }
+// fromLog is e to the x, as far as a duration reaches.
+func fromLog(x float64) time.Duration { return time.Duration(math.Round(math.Exp(min(x, 43)))) }
 
 // logGroups is the runs' logarithms; of more than maxGroups runs, the
 // logarithms of the medians of as many groups of neighbours, since then what

@@ -2,6 +2,7 @@ package latency
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -107,8 +108,8 @@ func Measure(ctx context.Context, r Runner, m Model, p Protocol) (Result, error)
 
 func sample(ctx context.Context, r Runner, m Model, p Protocol, key string) (Sample, error) {
 	s, err := r.Time(ctx, Task{Model: m.Bytes, Protocol: p, Key: key})
-	if err == nil && len(s.Runs) == 0 {
-		err = fmt.Errorf("the runner timed nothing")
+	if err == nil {
+		err = s.plausible()
 	}
 	if err == nil {
 		err = p.placed(s.Placement)
@@ -117,6 +118,23 @@ func sample(ctx context.Context, r Runner, m Model, p Protocol, key string) (Sam
 		return Sample{}, fmt.Errorf("measure %s: %w", m.Name, err)
 	}
 	return s, nil
+}
+
+// maxRun is more than any run takes.
+const maxRun = 24 * time.Hour
+
+// plausible reports times that no device can have measured: whoever sent them,
+// they would decide limits.
+func (s Sample) plausible() error {
+	if len(s.Runs) == 0 {
+		return errors.New("the runner timed nothing")
+	}
+	for _, d := range s.Runs {
+		if d <= 0 || d > maxRun {
+			return fmt.Errorf("the runner says that a run took %v: its clock is broken, or it is not what it says", d)
+		}
+	}
+	return nil
 }
 
 // Verdict says whether a latency is below a limit, as far as is known.

@@ -87,6 +87,33 @@ func TestMeasureAllInterleaves(t *testing.T) {
 	}
 }
 
+// TestImplausible: what a device sends decides limits, whatever it is.
+func TestImplausible(t *testing.T) {
+	sent := func(change func(*latency.Sample)) (latency.Result, error) {
+		return latency.Measure(t.Context(), runnerFunc(func() latency.Sample {
+			s := latency.Sample{Runs: slices.Repeat([]time.Duration{time.Millisecond}, 20), Settled: true, Pinned: true}
+			change(&s)
+			return s
+		}), models("1000")[0], latency.Screening())
+	}
+	for name, run := range map[string]time.Duration{"nothing": 0, "less": -time.Millisecond, "for ever": 1 << 62} {
+		if r, err := sent(func(s *latency.Sample) { s.Runs[3] = run }); err == nil || !strings.Contains(err.Error(), "net1000: the runner says that a run took "+run.String()) {
+			t.Errorf("a run took %s: %v, and %+v", name, err, r.Estimate)
+		}
+	}
+	for name, change := range map[string]func(*latency.Sample){
+		"a reference that is out of this world": func(s *latency.Sample) { s.Reference = latency.Reference{Quiet: 1, Before: 1 << 62} },
+		"less than no work on other processors": func(s *latency.Sample) {
+			s.Disturbance = latency.Disturbance{Window: 1, Others: 1, Busy: -1 << 62}
+		},
+	} {
+		r, err := sent(change)
+		if err != nil || r.Decide(time.Millisecond+1) != latency.Undecided || !(0 <= r.Low && r.Low <= r.P50 && r.P50 <= r.High) {
+			t.Errorf("%s: %+v, %v", name, r.Estimate, err)
+		}
+	}
+}
+
 func TestDecide(t *testing.T) {
 	e := latency.Estimate{P50: 100, Low: 90, High: 110}
 	for limit, want := range map[time.Duration]latency.Verdict{
