@@ -1,6 +1,8 @@
 package latency
 
 import (
+	"encoding/json"
+	"errors"
 	"time"
 )
 
@@ -26,6 +28,20 @@ type AgentStatus struct {
 	LookedAgo   time.Duration `json:"looked_ago_ns"`         // how long ago that was
 	Sentinel    time.Duration `json:"sentinel_ns,omitempty"` // its first time: how fast the device is
 	Celsius     float64       `json:"celsius,omitempty"`     // its hottest zone, where it says
+}
+
+// ParseStatus reads what an agent has announced, without characters that a
+// terminal would obey. What no agent wrote is an error.
+func ParseStatus(text []byte) (AgentStatus, error) {
+	var s AgentStatus
+	if err := json.Unmarshal(text, &s); err != nil {
+		return AgentStatus{}, err
+	}
+	if s.Version == "" {
+		return AgentStatus{}, errors.New("latency: no agent's status")
+	}
+	clean(&s)
+	return s, nil
 }
 
 // Status may be asked for at any time.

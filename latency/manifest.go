@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 )
 
 // ManifestProtocol is the version of [Manifest] that this package writes and
@@ -131,14 +130,4 @@ func (m Manifest) Write(w io.Writer) error {
 		m.P50, m.Low, m.High, m.Batch, limit, m.Runs, m.Sessions, m.Mode,
 		device, c("cpu"), c("cores"), c("system"), c("runtime"), c("provider"), c("threads"))
 	return err
-}
-
-// printable is text without control characters.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, text)
 }

@@ -162,6 +162,7 @@ func (r *Remote) wait(ctx context.Context, do func(context.Context) ([]byte, err
 	if err == nil {
 		r.isBack()
 		err = json.Unmarshal(text, &answer)
+		clean(&answer)
 	}
 	if err == nil && answer.Fault != nil {
 		err = answer.Fault.err()

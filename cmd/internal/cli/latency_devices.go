@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -150,8 +149,8 @@ func forgetDevice(ctx context.Context, conn *fleet.Conn, name string, log *slog.
 
 func listDevice(p fleet.Presence) listedDevice {
 	d := listedDevice{Name: p.Name, State: string(p.State), Queue: p.Queue, Seen: p.Age.Seconds()}
-	var s latency.AgentStatus
-	if json.Unmarshal(p.Info, &s) != nil || s.Version == "" {
+	s, err := latency.ParseStatus(p.Info)
+	if err != nil {
 		return d // one that has not spoken, or of another kind
 	}
 	if p.State == fleet.Idle || p.State == fleet.Busy {

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"strings"
@@ -10,7 +11,26 @@ import (
 	"testing"
 
 	"spos/internal/fleet"
+	"spos/latency"
 )
+
+// TestDevicesPrintable: what a device says of itself moves no cursor.
+func TestDevicesPrintable(t *testing.T) {
+	s := latency.AgentStatus{Version: "1\x1b[2J", State: "idle\x07"}
+	s.Fingerprint.Host = latency.Host{CPU: "Some CPU\x1b]0;title\x07", Arch: "linux/arm64\n", Governor: "\u009b31m", Quota: "\r1"}
+	s.Fingerprint.Session.Runtime = "1\b"
+	info, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := writeDevices(&out, []listedDevice{listDevice(fleet.Presence{Name: "pi5", State: fleet.Idle, Info: info})}); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); !strings.Contains(text, "Some CPU") || strings.Count(text, "\n") != 2 || strings.ContainsAny(text, "\x1b\x07\b\r\u009b") {
+		t.Errorf("shown as %q", text)
+	}
+}
 
 func TestDevicesForget(t *testing.T) {
 	url := serveFleet(t)
