@@ -119,8 +119,9 @@ func (g *gauge) look() (time.Duration, error) {
 	return now, nil
 }
 
-// learn keeps a time that is among the least.
+// learn keeps a time that is among the least that any process has seen.
 func (g *gauge) learn(now time.Duration) {
+	g.recall()
 	if len(g.least) == quietKnown && now >= g.least[quietKnown-1] {
 		return
 	}
@@ -171,6 +172,7 @@ func (g *gauge) await(ctx context.Context, patience time.Duration) (r Reference,
 	}
 	if g.waited += r.Waited; g.waited > resign {
 		g.waited, g.least = 0, nil
+		g.tell() // or what others know would be learnt again
 		g.learn(r.Before)
 	}
 	return r, nil

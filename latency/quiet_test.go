@@ -134,6 +134,48 @@ func TestQuietIsShared(t *testing.T) {
 	}
 }
 
+// TestQuietIsLearnt: processes that run side by side learn from one another,
+// neither takes back what the other has found, and where one finds that the
+// machine has become slower, it has for both.
+func TestQuietIsLearnt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "quiet.json")
+		slow := map[string]float64{"a": 1.1, "b": 1}
+		process := func(name string) *gauge { return machine(path, func() float64 { return slow[name] }) }
+		look := func(g *gauge, times int) {
+			t.Helper()
+			for range times {
+				if _, err := g.look(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		a, b := process("a"), process("b")
+		look(a, quietKnown)
+		look(b, quietKnown)
+		slow["a"] = 1.05 // less than a knew, more than b does
+		look(a, 1)
+		later := process("a")
+		later.recall()
+		for name, g := range map[string]*gauge{"a": a, "b": b, "a third": later} {
+			if got, want := g.quiet(), time.Duration(1e5); got != want {
+				t.Errorf("%s: quiet at %v, want %v", name, got, want)
+			}
+		}
+		slow["a"], slow["b"] = 1.3, 1.3
+		for a.quiet() == 1e5 {
+			if _, err := a.await(t.Context(), time.Second); err != nil {
+				t.Fatal(err)
+			}
+		}
+		look(a, quietKnown)
+		look(b, 1)
+		if got, want := b.quiet(), time.Duration(1.3e5); got != want {
+			t.Errorf("b: quiet at %v, want %v, which the machine has come to", got, want)
+		}
+	})
+}
+
 func TestUndisturbed(t *testing.T) {
 	const quiet = 100
 	sample := func(run, reference time.Duration) Sample {
