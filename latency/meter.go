@@ -88,26 +88,6 @@ func (m *Meter) Measure(ctx context.Context, models ...Model) ([]Result, error) 
 	return results, nil
 }
 
-// Settle is [Settle] with the cache: it goes on from what is known of the
-// model, and remembers what it learns.
-func (m *Meter) Settle(ctx context.Context, model Model, limit time.Duration, confirm Protocol) (Result, Verdict, error) {
-	results, err := m.Measure(ctx, model)
-	if err != nil {
-		return Result{}, Undecided, err
-	}
-	known := results[0]
-	// Sessions of an earlier call count against this one's.
-	confirm.Sessions -= max(0, known.Sessions-m.Protocol.Sessions)
-	if v := known.Decide(limit); v != Undecided || confirm.Sessions < 1 {
-		return known, v, nil
-	}
-	res, v, err := proceed(ctx, m.Runner, model, limit, known, confirm)
-	if err != nil {
-		return Result{}, Undecided, err
-	}
-	return res, v, m.keep(ctx, model, res)
-}
-
 // stretch measures a batch, and again while the sentinel says that the
 // machine changed under it.
 func (m *Meter) stretch(ctx context.Context, batch []Model, have [][]Sample) ([]Result, error) {
