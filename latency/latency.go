@@ -69,5 +69,5 @@ type Sample struct {
 	// Placement is where the nodes ran; nil where only the processor was asked for.
 	Placement *ort.Placement `json:"placement,omitempty"`
 
-	Notes []string `json:"notes,omitempty"` // what had to be assumed about the model's inputs
+	Notes []string `json:"notes,omitempty"` // what had to be assumed about the model's inputs, and what is to be known of the machine
 }

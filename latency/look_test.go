@@ -77,3 +77,37 @@ func TestLooks(t *testing.T) {
 		t.Errorf("a damaged journal: %v, want ErrCorrupt", err)
 	}
 }
+
+// TestDriftIsRemembered: what was measured on a machine that has drifted says
+// so after sessions were added to it, and others do not.
+func TestDriftIsRemembered(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "latency.jsonl")
+	synctest.Test(t, func(t *testing.T) {
+		cache, err := latency.OpenCache(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cache.Close()
+		f := &fake{speed: func(n int) float64 { return map[bool]float64{true: 1.1, false: 1}[n >= 5] }}
+		sentinel := &latency.Sentinel{Model: latency.Model{Name: "sentinel", Bytes: []byte("50")}, Every: 1, Retries: 1}
+		m := &latency.Meter{Runner: f, Protocol: latency.Screening(), Cache: cache, Log: slog.New(slog.DiscardHandler), Sentinel: sentinel}
+		two := models("100", "200")
+		if _, err := m.Measure(t.Context(), two...); err != nil {
+			t.Fatal(err)
+		}
+		m.Sentinel, m.Protocol.Sessions = nil, 3
+		r, err := m.Measure(t.Context(), two...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []int{0, 1} {
+			drifted := 0
+			for _, w := range r[i].Warnings {
+				drifted += strings.Count(w, "drifted by +10.0 %")
+			}
+			if drifted != want || r[i].Sessions != 3 {
+				t.Errorf("%s: %q, want %d of drift", r[i].Model, r[i].Warnings, want)
+			}
+		}
+	})
+}

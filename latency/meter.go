@@ -137,16 +137,26 @@ func (m *Meter) stretch(ctx context.Context, batch []Model, have [][]Sample) ([]
 		m.Log.Log(ctx, level, "the machine has drifted", "sentinel", s.Model.Name, "ratio", ratio, "models", len(batch), "kept", kept)
 		if kept {
 			m.lost = true
-			for i := range results {
-				results[i].Warnings = append(results[i].Warnings,
-					fmt.Sprintf("the machine has drifted by %+.1f %% since the first measurement", 100*(ratio-1)))
-			}
+			remark(results, have, fmt.Sprintf("the machine has drifted by %+.1f %% since the first measurement", 100*(ratio-1)))
 			return results, nil
 		}
 		select {
 		case <-time.After(cmp.Or(s.Pause, 5*time.Second)):
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// remark adds a warning to results, and to their samples, for sessions may be
+// added to these later; not to those that there were before.
+func remark(results []Result, before [][]Sample, text string) {
+	for i := range results {
+		r := &results[i]
+		r.Warnings = append(r.Warnings, text)
+		for k := len(before[i]); k < len(r.Samples); k++ {
+			s := &r.Samples[k]
+			s.Notes = append(slices.Clip(s.Notes), text)
 		}
 	}
 }
