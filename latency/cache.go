@@ -16,6 +16,7 @@ type Cache struct {
 	mu      sync.Mutex
 	journal *runs.Journal[Record]
 	at      map[string]Result
+	again   int // looks since the last result that had a stretch measured again
 	closed  bool
 }
 
@@ -29,11 +30,26 @@ func OpenCache(path string) (*Cache, error) {
 	}
 	c := &Cache{journal: j, at: make(map[string]Result, len(lines))}
 	for _, l := range lines {
-		if l.Look == nil {
-			c.at[l.Key] = l.Result
-		}
+		c.take(l)
 	}
 	return c, nil
+}
+
+func (c *Cache) take(l Record) {
+	switch {
+	case l.Look == nil:
+		c.at[l.Key], c.again = l.Result, 0
+	case l.Look.Again:
+		c.again++
+	}
+}
+
+// tries is how often the stretch under way was measured in vain, by whichever
+// process.
+func (c *Cache) tries() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.again
 }
 
 // Get finds a result.
@@ -55,20 +71,21 @@ func (c *Cache) Len() int {
 func (c *Cache) Put(key string, r Result) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.journal.Append(Record{Key: key, Result: r}); err != nil {
-		return fmt.Errorf("latency cache: %w", err)
-	}
-	c.at[key] = r
-	return nil
+	return c.add(Record{Key: key, Result: r})
 }
 
 // Note keeps a look at the sentinel beside the results, for reports.
 func (c *Cache) Note(l Look) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.journal.Append(Record{Look: &l}); err != nil {
+	return c.add(Record{Look: &l})
+}
+
+func (c *Cache) add(r Record) error {
+	if err := c.journal.Append(r); err != nil {
 		return fmt.Errorf("latency cache: %w", err)
 	}
+	c.take(r)
 	return nil
 }
 

@@ -2,8 +2,10 @@ package latency_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -110,4 +112,71 @@ func TestDriftIsRemembered(t *testing.T) {
 			}
 		}
 	})
+}
+
+// keeping is a device elsewhere: it answers a session that it has timed with
+// what it has, and fails after so many.
+type keeping struct {
+	fake
+	kept  map[string]latency.Sample
+	until int
+}
+
+var errKilled = errors.New("killed")
+
+func (k *keeping) Time(ctx context.Context, t latency.Task) (latency.Sample, error) {
+	if s, ok := k.kept[t.Key]; ok {
+		return s, nil
+	}
+	if len(k.calls) == k.until {
+		return latency.Sample{}, errKilled
+	}
+	s, err := k.fake.Time(ctx, t)
+	if t.Key != "" {
+		k.kept[t.Key] = s
+	}
+	return s, err
+}
+
+// TestDriftedSessionsAreNotAskedForAgain: what was measured in vain before a
+// process was killed does not come back from the device when it goes on.
+func TestDriftedSessionsAreNotAskedForAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "latency.jsonl")
+	k := &keeping{kept: map[string]latency.Sample{}}
+	measure := func(sentinel *latency.Sentinel, speed func(int) float64, until int) ([]latency.Result, error) {
+		cache, err := latency.OpenCache(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cache.Close()
+		k.speed, k.until, k.calls = speed, until, nil
+		m := &latency.Meter{Runner: k, Protocol: latency.Screening(), Cache: cache, Log: slog.New(slog.DiscardHandler), Sentinel: sentinel}
+		return m.Measure(t.Context(), models("100", "200")...)
+	}
+	sentinel := &latency.Sentinel{Model: latency.Model{Name: "sentinel", Bytes: []byte("50")}, Pause: time.Nanosecond}
+	// A neighbour comes after the first three looks; the second try is cut off.
+	busy := func(n int) float64 { return map[bool]float64{true: 1.2, false: 1}[n >= 3] }
+	if _, err := measure(sentinel, busy, 10); !errors.Is(err, errKilled) || len(k.kept) != 3 {
+		t.Fatalf("%v with %d sessions kept, want an end in the second try", err, len(k.kept))
+	}
+	// And then the neighbour has gone, where the last one was timed
+	for key, s := range k.kept {
+		if strings.HasSuffix(key, ".1") {
+			delete(k.kept, key)
+		} else if s.Runs[0]%100_000 == 0 {
+			t.Errorf("session %s of the first try took %v, want the neighbour's doing", key, s.Runs[0])
+		}
+	}
+	for name, s := range map[string]*latency.Sentinel{"without a sentinel": nil, "with one": sentinel} {
+		before, _ := os.ReadFile(path)
+		kept := maps.Clone(k.kept)
+		r, err := measure(s, nil, -1)
+		if err != nil || r[0].P50 != 100*time.Microsecond || r[1].P50 != 200*time.Microsecond {
+			t.Errorf("%s: %v, %v", name, r, err)
+		}
+		k.kept = kept
+		if err := os.WriteFile(path, before, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -91,17 +91,20 @@ func (m *Meter) Measure(ctx context.Context, models ...Model) ([]Result, error) 
 // stretch measures a batch, and again while the sentinel says that the
 // machine changed under it.
 func (m *Meter) stretch(ctx context.Context, batch []Model, have [][]Sample) ([]Result, error) {
-	s := m.Sentinel
+	s, first := m.Sentinel, 0
+	if m.Cache != nil { // a device elsewhere still has what was measured in vain
+		first = m.Cache.tries()
+	}
 	if s == nil {
-		return measureMore(ctx, m.Runner, batch, have, m.Protocol, 0)
+		return measureMore(ctx, m.Runner, batch, have, m.Protocol, first)
 	}
 	if m.base == 0 {
-		first, err := m.glance(ctx, 3)
+		look, err := m.glance(ctx, 3)
 		if err != nil {
 			return nil, err
 		}
-		m.base = first.P50
-		if err := m.note(first); err != nil {
+		m.base = look.P50
+		if err := m.note(look); err != nil {
 			return nil, err
 		}
 	}
@@ -110,7 +113,7 @@ func (m *Meter) stretch(ctx context.Context, batch []Model, have [][]Sample) ([]
 		retries = 0
 	}
 	for try := 0; ; try++ {
-		results, err := measureMore(ctx, m.Runner, batch, have, m.Protocol, try)
+		results, err := measureMore(ctx, m.Runner, batch, have, m.Protocol, first+try)
 		if err != nil {
 			return nil, err
 		}
