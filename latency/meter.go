@@ -13,7 +13,8 @@ import (
 
 // Sentinel is a reference model that is measured between candidates: when its
 // time changes, the machine has (heat, a neighbour, another clock), and the
-// candidates of that stretch are measured again.
+// candidates of that stretch are measured again: those of the call of
+// [Meter.Measure], not those of earlier calls.
 type Sentinel struct {
 	Model   Model
 	Every   int           // candidates between two looks; 0 means 16

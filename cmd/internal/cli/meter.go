@@ -20,11 +20,15 @@ type Meter struct {
 	lm       latency.Meter
 	sentinel *latency.Sentinel
 	unseen   int // nets measured since the sentinel was looked at
+	drifted  bool
 	base     latency.Protocol
 }
 
 // LookEvery is how many nets are measured between two looks at the sentinel:
-// a search measures one at a time, and a look costs as much.
+// a search measures one at a time, and a look costs as much. Of those that a
+// search has measured one by one, the last alone is measured again where the
+// look finds that the machine has drifted: the others have decided already how
+// the search went on. They are kept, and the log says how many.
 const LookEvery = 8
 
 // NewMeter makes a meter of the space's nets on a device.
@@ -135,10 +139,23 @@ func (m *Meter) Confirm(ctx context.Context, n *arch.Net, round int) (search.Int
 
 func (m *Meter) measure(ctx context.Context, models []latency.Model, effort int) ([]latency.Result, error) {
 	m.lm.Protocol, m.lm.Sentinel = m.Protocol(effort), nil
-	if m.unseen += len(models); m.unseen >= LookEvery {
-		m.lm.Sentinel, m.unseen = m.sentinel, 0
+	before := m.unseen
+	if m.unseen += len(models); m.unseen < LookEvery {
+		return m.lm.Measure(ctx, models...)
 	}
-	return m.lm.Measure(ctx, models...)
+	m.lm.Sentinel, m.unseen = m.sentinel, 0
+	known := len(m.lm.Drifts())
+	results, err := m.lm.Measure(ctx, models...)
+	if drifts := m.lm.Drifts()[known:]; len(drifts) > 0 {
+		if before > 0 && !m.drifted { // or it was said before
+			m.lm.Log.Warn("the machine has drifted since the last look: nets that were measured before this one are kept as they are",
+				"nets", before, "ratio", drifts[0].Ratio)
+		}
+		m.drifted = drifts[len(drifts)-1].Kept
+	} else {
+		m.drifted = false
+	}
+	return results, err
 }
 
 // Interval is an estimate in milliseconds.
