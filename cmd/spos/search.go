@@ -150,7 +150,7 @@ func searchRun(ctx context.Context, cfg config.Search, from, dir string, devices
 	if err != nil {
 		return nil, err
 	}
-	campaign, err := cli.Campaign(dir)
+	campaign, err := cli.Campaign(filepath.Join(dir, cli.CampaignFile))
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +170,7 @@ func searchRun(ctx context.Context, cfg config.Search, from, dir string, devices
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, run.Close()) }()
-	if err := cli.KeepCampaign(dir, campaign); err != nil {
+	if err := cli.KeepCampaign(filepath.Join(dir, cli.CampaignFile), campaign); err != nil {
 		return nil, err
 	}
 	forget, err := s.gauges.Remember(dir)

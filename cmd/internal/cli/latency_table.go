@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
@@ -115,24 +116,25 @@ func latencyTableFunc(cmd *cobra.Command, name string, o tableOptions) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	known, err := latency.ReadTable(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		known, err = nil, nil
-	}
+	known, err := knownTable(path)
 	if err != nil {
-		return WithHint(err, "give another file with -o, or remove this one")
+		return err
 	}
 	progress, err := NewProgress(cmd)
 	if err != nil {
 		return err
 	}
 	defer progress.Close()
-	devices, closeAll, err := o.device.Open(cmd.Context(), fmt.Sprintf("table/%s/%d", space.Name, o.seed), progress.Log)
+	campaign, err := tableCampaign(prefix)
+	if err != nil {
+		return err
+	}
+	devices, closeAll, err := o.device.Open(cmd.Context(), campaign, progress.Log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
-	cache, err := latency.OpenCache(prefix + ".journal.jsonl")
+	cache, err := latency.OpenCache(prefix + tableJournal)
 	if err != nil {
 		return err
 	}
@@ -165,6 +167,34 @@ func latencyTableFunc(cmd *cobra.Command, name string, o tableOptions) (err erro
 	}
 	progress.Log.Info("table written", "file", path, "nets", len(table.Measurements))
 	return printTable(cmd, table, o.json, false)
+}
+
+// knownTable is the table that there is, nil where there is none.
+func knownTable(path string) (*latency.Table, error) {
+	t, err := latency.ReadTable(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return t, WithHint(err, "give another file with -o, or remove this one")
+}
+
+// tableJournal ends the name of the file of what was measured for a table.
+const tableJournal = ".journal.jsonl"
+
+// tableCampaign names the work on a table for remote devices. It is as old as
+// the journal: where that is gone, the table is measured anew.
+func tableCampaign(prefix string) (string, error) {
+	path := prefix + CampaignFile
+	if _, err := os.Stat(prefix + tableJournal); errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+	}
+	name, err := Campaign(path)
+	if err != nil {
+		return "", err
+	}
+	return name, KeepCampaign(path, name)
 }
 
 func newLatencyTableShowCommand() *cobra.Command {

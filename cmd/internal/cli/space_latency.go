@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -262,11 +263,12 @@ func (d *dryRun) run(ctx context.Context) (err error) {
 	} else if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	campaign, err := Campaign(dir)
+	work := filepath.Join(dir, CampaignFile)
+	campaign, err := Campaign(work)
 	if err != nil {
 		return err
 	}
-	if err := KeepCampaign(dir, campaign); err != nil {
+	if err := KeepCampaign(work, campaign); err != nil {
 		return err
 	}
 	devices, release, err := d.o.devices.Open(ctx, campaign, d.p.Log)

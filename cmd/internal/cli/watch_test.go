@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -81,24 +83,61 @@ func TestWatchGivesUp(t *testing.T) {
 }
 
 func TestCampaign(t *testing.T) {
-	dir := t.TempDir()
-	first, err := Campaign(dir)
+	path := filepath.Join(t.TempDir(), CampaignFile)
+	first, err := Campaign(path)
 	if err != nil || first == "" {
 		t.Fatal(first, err)
 	}
-	if other, _ := Campaign(dir); other == first {
+	if other, _ := Campaign(path); other == first {
 		t.Errorf("two pieces of work are both called %s", first)
 	}
-	if err := KeepCampaign(dir, first); err != nil {
+	if err := KeepCampaign(path, first); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := Campaign(dir); again != first || err != nil {
+	if again, err := Campaign(path); again != first || err != nil {
 		t.Errorf("%q, %v; it was %q", again, err, first)
 	}
-	if err := KeepCampaign(dir, "../../etc"); err != nil {
+	if err := KeepCampaign(path, "../../etc"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Campaign(dir); err == nil || !strings.Contains(err.Error(), ".campaign") {
+	if _, err := Campaign(path); err == nil || !strings.Contains(err.Error(), ".campaign") {
 		t.Errorf("a name that is a path: %v", err)
+	}
+}
+
+// A table that is measured anew gets none of what a device has measured for
+// another; one that goes on does.
+func TestTableCampaign(t *testing.T) {
+	prefix := filepath.Join(t.TempDir(), "official.table")
+	name := func(prefix string) string {
+		t.Helper()
+		name, err := tableCampaign(prefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	first := name(prefix)
+	if other := name(prefix + "2"); other == first {
+		t.Errorf("two tables are both called %s", first)
+	}
+	write := func() {
+		c, err := latency.OpenCache(prefix + tableJournal)
+		if err == nil {
+			err = c.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write()
+	if again := name(prefix); again != first {
+		t.Errorf("a table that goes on is called %s, and was %s", again, first)
+	}
+	if err := os.Remove(prefix + tableJournal); err != nil {
+		t.Fatal(err)
+	}
+	if anew := name(prefix); anew == first {
+		t.Errorf("a table that is measured anew is called %s as before", anew)
 	}
 }
