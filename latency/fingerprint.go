@@ -111,6 +111,10 @@ func (f Fingerprint) Key() string {
 	return hex.EncodeToString(h.Sum(nil)[:12])
 }
 
+// providerOption begins the names of a provider's options among all options.
+const providerOption = "provider."
+
+// setting is how a session under p is run; [optionsOf] is the way back.
 func setting(version, build string, p Protocol, affinity []int) Setting {
 	o := p.options()
 	s := Setting{
@@ -131,7 +135,7 @@ func setting(version, build string, p Protocol, affinity []int) Setting {
 		s.Options["dim."+k] = fmt.Sprint(v)
 	}
 	for k, v := range o.ProviderConfig {
-		s.Options["provider."+k] = v
+		s.Options[providerOption+k] = v
 	}
 	maps.Copy(s.Options, o.Config)
 	for name, set := range map[string]bool{"denormal_as_zero": o.DenormalAsZero, "no_arena": o.NoArena, "no_mem_pattern": o.NoMemPattern} {

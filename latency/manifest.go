@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"spos/internal/ort"
 )
 
 // ManifestProtocol is the version of [Manifest] that this package writes and
@@ -33,8 +35,16 @@ type Manifest struct {
 	Limit    *float64 `json:"limit_ms,omitempty"` // what it was to stay below; nil: nothing
 	Mode     Mode     `json:"mode"`
 	Batch    int      `json:"batch"`
-	Runs     int      `json:"runs"`
-	Sessions int      `json:"sessions"`
+	// Gap is the idle time before each run of mode paced; 0: a file that does
+	// not tell.
+	Gap time.Duration `json:"gap_ns,omitempty"`
+	// Dims are the free dimensions that were given, by name; others were 1.
+	// Nil: a file that does not tell.
+	Dims map[string]int64 `json:"dims,omitzero"`
+	// Fallback is which part was allowed to run elsewhere than on the provider.
+	Fallback float64 `json:"fallback,omitempty"`
+	Runs     int     `json:"runs"`
+	Sessions int     `json:"sessions"`
 
 	// Fingerprint names Conditions in one short string.
 	Fingerprint string `json:"fingerprint"`
@@ -44,14 +54,19 @@ type Manifest struct {
 	Warnings   []string          `json:"warnings,omitempty"`
 }
 
-// NewManifest is the manifest of a measured model. limit is what its latency
-// was to stay below; 0 is no limit.
-func NewManifest(r Result, limit time.Duration) Manifest {
+// NewManifest is the manifest of a model that was measured under p. limit is
+// what its latency was to stay below; 0 is no limit.
+func NewManifest(r Result, p Protocol, limit time.Duration) Manifest {
 	m := Manifest{
 		Protocol: ManifestProtocol, P50: Milliseconds(r.P50), P90: Milliseconds(r.P90),
 		Low: Milliseconds(r.Low), High: Milliseconds(r.High),
 		Mode: r.Mode, Batch: r.Fingerprint.Session.Batch, Runs: r.Runs, Sessions: r.Sessions,
 		Conditions: r.Fingerprint.Conditions(), Warnings: r.Warnings,
+		Dims: map[string]int64{}, Fallback: p.Fallback,
+	}
+	maps.Copy(m.Dims, p.Dims)
+	if r.Mode == Paced {
+		m.Gap = p.Gap
 	}
 	if limit > 0 {
 		m.Limit = new(Milliseconds(limit))
@@ -87,7 +102,8 @@ func ParseManifest(text string) (Manifest, error) {
 
 // Conditions are the parts of a fingerprint that a server of the model can be
 // held to, by name: the machine, and the settings of the session. How it was
-// measured (binding, priority, mode) and the model itself are not among them.
+// measured (binding, priority, mode, dimensions) and the model itself are not
+// among them.
 // What the system does not show is left out.
 func (f Fingerprint) Conditions() map[string]string {
 	h, s := f.Host, f.Session
@@ -97,12 +113,67 @@ func (f Fingerprint) Conditions() map[string]string {
 		"runtime": s.Runtime, "build": s.Build, "huge_pages": h.HugePages, "smt": h.SMT, "provider": s.Provider, "graph_level": string(s.GraphLevel), "threads": strconv.Itoa(s.Threads),
 	}
 	for k, v := range s.Options {
-		if !strings.HasPrefix(k, "dim.") { // the input's, and no setting of the session
-			c["option."+k] = v
+		if !strings.HasPrefix(k, "dim.") && k != affinityOption {
+			c[optionCondition+k] = v
 		}
 	}
 	maps.DeleteFunc(c, func(_, v string) bool { return v == "" })
 	return c
+}
+
+// optionCondition begins the names of conditions that are options.
+const optionCondition = "option."
+
+// Again is how the manifest's number is measured again, at the care that a
+// promise deserves. Where the manifest does not tell, or tells options that a
+// file may not give to this machine, it is an error.
+func (m Manifest) Again() (Protocol, error) {
+	p := Confirmation()
+	p.Mode, p.Batch, p.Dims, p.Fallback = m.Mode, max(m.Batch, 1), m.Dims, m.Fallback
+	if p.Mode == Paced {
+		if p.Gap = m.Gap; p.Gap == 0 {
+			return p, errors.New("it does not say how long the machine was idle between runs")
+		}
+	}
+	if n, err := strconv.Atoi(m.Conditions["threads"]); err == nil {
+		p.Threads = n
+	}
+	p.Session = optionsOf(m.Conditions)
+	if err := p.Session.CheckForeign(); err != nil {
+		return p, fmt.Errorf("%w: a file is not obeyed in what may name a file, a library or memory of this machine", err)
+	}
+	return p, p.Validate()
+}
+
+// optionsOf is what [setting] made conditions of.
+func optionsOf(conditions map[string]string) ort.Options {
+	o := ort.Options{
+		Provider: conditions["provider"], GraphLevel: ort.GraphLevel(conditions["graph_level"]),
+		ProviderConfig: map[string]string{}, Config: map[string]string{},
+	}
+	for name, v := range conditions {
+		k, ok := strings.CutPrefix(name, optionCondition)
+		if !ok {
+			continue
+		}
+		switch provider, ok := strings.CutPrefix(k, providerOption); {
+		case ok:
+			o.ProviderConfig[provider] = v
+		case k == "spinning":
+			o.Spinning = new(v == "true")
+		case k == "inter_op":
+			o.InterOp, _ = strconv.Atoi(v)
+		case k == "denormal_as_zero":
+			o.DenormalAsZero = v == "true"
+		case k == "no_arena":
+			o.NoArena = v == "true"
+		case k == "no_mem_pattern":
+			o.NoMemPattern = v == "true"
+		case k != affinityOption:
+			o.Config[k] = v
+		}
+	}
+	return o
 }
 
 // digest is equal for equal maps.

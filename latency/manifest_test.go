@@ -33,7 +33,7 @@ func measured() latency.Result {
 }
 
 func TestManifest(t *testing.T) {
-	m := latency.NewManifest(measured(), 5*time.Millisecond)
+	m := latency.NewManifest(measured(), latency.Confirmation(), 5*time.Millisecond)
 	text, err := json.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
@@ -62,20 +62,21 @@ func TestManifest(t *testing.T) {
 	if text := shown.String(); !strings.Contains(text, "p50 4.1 ms, 95 % interval 4.05–4.2, at batch 1, limit 5 ms") || strings.Contains(text, "\x1b") {
 		t.Errorf("shown as %q", text)
 	}
-	if free := latency.NewManifest(measured(), 0); free.Limit != nil {
+	if free := latency.NewManifest(measured(), latency.Confirmation(), 0); free.Limit != nil {
 		t.Errorf("limit %v where there was none", *free.Limit)
 	}
 }
 
 // TestConditions: what a server can be held to tells machines and sessions apart, and not how it was measured.
 func TestConditions(t *testing.T) {
-	base := latency.NewManifest(measured(), 0)
+	base := latency.NewManifest(measured(), latency.Confirmation(), 0)
 	same := map[string]func(*latency.Fingerprint){
 		"affinity": func(f *latency.Fingerprint) { f.Session.Affinity = nil },
 		"priority": func(f *latency.Fingerprint) { f.Session.Priority = false },
 		"mode":     func(f *latency.Fingerprint) { f.Session.Mode = latency.Cold },
 		"batch":    func(f *latency.Fingerprint) { f.Session.Batch = 8 },
 		"dims":     func(f *latency.Fingerprint) { delete(f.Session.Options, "dim.h") },
+		"a pool":   func(f *latency.Fingerprint) { f.Session.Options["affinity"] = "[0] or [1]" },
 		"model":    func(f *latency.Fingerprint) { f.Model.SHA256 = "x" },
 	}
 	other := map[string]func(*latency.Fingerprint){
@@ -96,7 +97,7 @@ func TestConditions(t *testing.T) {
 	for name, change := range same {
 		r := measured()
 		change(&r.Fingerprint)
-		if m := latency.NewManifest(r, 0); m.Fingerprint != base.Fingerprint {
+		if m := latency.NewManifest(r, latency.Confirmation(), 0); m.Fingerprint != base.Fingerprint {
 			t.Errorf("%s changes the fingerprint", name)
 		}
 	}
@@ -104,7 +105,7 @@ func TestConditions(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(other)) {
 		r := measured()
 		other[name](&r.Fingerprint)
-		m := latency.NewManifest(r, 0)
+		m := latency.NewManifest(r, latency.Confirmation(), 0)
 		if slices.Contains(seen, m.Fingerprint) {
 			t.Errorf("%s does not change the fingerprint", name)
 		}

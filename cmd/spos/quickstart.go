@@ -298,7 +298,7 @@ func (q *quickstart) proveLatency(ctx context.Context, text []byte) error {
 			return err
 		}
 		q.sum.ONNX.LatencyMS = cli.Interval(res.Estimate)
-		if err := q.promise(text, res, limit); err != nil {
+		if err := q.promise(text, res, p, limit); err != nil {
 			return err
 		}
 		if verdict == latency.Met {
@@ -318,8 +318,8 @@ func (q *quickstart) proveLatency(ctx context.Context, text []byte) error {
 }
 
 // promise keeps the latency that was measured in the file.
-func (q *quickstart) promise(text []byte, res latency.Result, limit time.Duration) error {
-	text, err := cli.Promise(text, res, limit)
+func (q *quickstart) promise(text []byte, res latency.Result, p latency.Protocol, limit time.Duration) error {
+	text, err := cli.Promise(text, res, p, limit)
 	if err != nil {
 		return err
 	}

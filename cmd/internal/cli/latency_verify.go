@@ -9,13 +9,11 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"spos/export"
-	"spos/internal/ort"
 	"spos/latency"
 	"spos/search"
 )
@@ -158,7 +156,11 @@ func verifyPromise(ctx context.Context, d NamedDevice, promises map[string]laten
 		return verified{}, fmt.Errorf("%s promises nothing on %s, only on %s", model.Name, d.Name, strings.Join(slices.Sorted(maps.Keys(promises)), ", "))
 	}
 	v := verified{Model: model.Name, Device: d.Name, Promise: m}
-	p := protocolOf(m)
+	p, err := howAgain(m, model.Bytes)
+	if err != nil {
+		v.Why = fmt.Sprintf("it cannot be measured as it was: %v: measure it anew with spos latency measure --store", err)
+		return v, nil
+	}
 	fp, err := d.Fingerprint(ctx, model.Bytes, p)
 	if err != nil {
 		return v, fmt.Errorf("%s: %w", d.Name, err)
@@ -183,20 +185,24 @@ func verifyPromise(ctx context.Context, d NamedDevice, promises map[string]laten
 	return v, nil
 }
 
-// protocolOf is how a manifest's number was measured, at the care that a
-// promise deserves.
-func protocolOf(m latency.Manifest) latency.Protocol {
-	p := latency.Confirmation()
-	p.Mode, p.Batch = m.Mode, max(m.Batch, 1)
-	if n, err := strconv.Atoi(m.Conditions["threads"]); err == nil {
-		p.Threads = n
+// howAgain is the protocol under which a promise is measured again.
+func howAgain(m latency.Manifest, file []byte) (latency.Protocol, error) {
+	p, err := m.Again()
+	if err != nil || m.Dims != nil {
+		return p, err
 	}
-	p.Session.Provider = m.Conditions["provider"]
-	p.Session.GraphLevel = ort.GraphLevel(m.Conditions["graph_level"])
-	if m.Conditions["option.spinning"] == "false" {
-		p.Session.Spinning = new(false)
+	s, err := export.Inspect(file)
+	if err != nil {
+		return p, err
 	}
-	return p
+	for _, in := range s.Inputs {
+		for i, d := range in.Shape {
+			if i > 0 && d.Symbol != "" {
+				return p, fmt.Errorf("it does not say how long dimension %s of input %s was", d, in.Name)
+			}
+		}
+	}
+	return p, nil
 }
 
 // differing says which conditions are others here than there.

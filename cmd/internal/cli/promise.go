@@ -27,10 +27,11 @@ import (
 // stay below, or it could not be shown that it does.
 var ErrPromise = errors.New("the latency limit is not kept")
 
-// Promise writes into an ONNX file what its latency was measured to be, for
-// the server to hold itself to. limit is what it was to stay below; 0 is none.
-func Promise(file []byte, r latency.Result, limit time.Duration) ([]byte, error) {
-	return writeManifest(file, export.KeyLatency, latency.NewManifest(r, limit))
+// Promise writes into an ONNX file what its latency was measured to be under
+// p on this machine, for the server to hold itself to. limit is what it was to
+// stay below; 0 is none.
+func Promise(file []byte, r latency.Result, p latency.Protocol, limit time.Duration) ([]byte, error) {
+	return writeManifest(file, export.KeyLatency, latency.NewManifest(r, p, limit))
 }
 
 func writeManifest(file []byte, key string, m latency.Manifest) ([]byte, error) {
@@ -154,7 +155,7 @@ func (ps Pledges) stamp(name string, file []byte, found []Promised) (_ []byte, e
 	var broken []string
 	for i, f := range found {
 		limit := ps.limits[f.Device]
-		m, key := latency.NewManifest(f.result, limit), export.KeyLatency
+		m, key := latency.NewManifest(f.result, ps.protocol, limit), export.KeyLatency
 		if f.Device != ThisDevice {
 			m.Device = f.Device
 		}
