@@ -49,18 +49,18 @@ func readPromise(text string) (*Promise, error) {
 // later are conditions that the first promises did not name: of a promise without one it is not known what it was.
 var later = []string{"build", "huge_pages", "smt"}
 
-// differences are the names, in order, of conditions that are not here what they were where the promise was measured.
-// Where a promise names none, nothing is known.
-func (p *Promise) differences(here map[string]string) []string {
-	if len(p.Conditions) == 0 {
+// Differing are the names, in order, of conditions that are not here what they were there, where a promise was measured.
+// Where it names none, nothing is known.
+func Differing(there, here map[string]string) []string {
+	if len(there) == 0 {
 		return nil
 	}
-	all := maps.Clone(here)
-	maps.Copy(all, p.Conditions)
+	all := maps.Clone(there)
+	maps.Copy(all, here)
 	names := slices.Sorted(maps.Keys(all))
 	return slices.DeleteFunc(names, func(name string) bool {
-		_, named := p.Conditions[name]
-		return here[name] == p.Conditions[name] || !named && slices.Contains(later, name)
+		_, named := there[name]
+		return here[name] == there[name] || !named && slices.Contains(later, name)
 	})
 }
 
@@ -71,7 +71,7 @@ func (s *Server) hold(v *version) {
 		return
 	}
 	here := s.opt.Conditions(v.info.Threads)
-	if v.differs = p.differences(here); len(v.differs) == 0 {
+	if v.differs = Differing(p.Conditions, here); len(v.differs) == 0 {
 		return
 	}
 	told := make([]string, len(v.differs))

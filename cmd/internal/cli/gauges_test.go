@@ -26,7 +26,7 @@ type board struct {
 }
 
 func (b *board) Fingerprint(_ context.Context, _ []byte, p latency.Protocol) (latency.Fingerprint, error) {
-	return latency.Fingerprint{Host: latency.Host{CPU: b.name}, Session: latency.Setting{Mode: p.Mode, Batch: p.Batch, Threads: p.Threads}}, nil
+	return latency.Fingerprint{Host: latency.Host{CPU: b.name, SMT: "off"}, Session: latency.Setting{Build: "x", Mode: p.Mode, Batch: p.Batch, Threads: p.Threads}}, nil
 }
 
 func (b *board) Time(ctx context.Context, t latency.Task) (latency.Sample, error) {

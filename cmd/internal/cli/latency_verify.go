@@ -16,6 +16,7 @@ import (
 	"spos/export"
 	"spos/latency"
 	"spos/search"
+	"spos/serve"
 )
 
 type verifyOptions struct {
@@ -205,15 +206,12 @@ func howAgain(m latency.Manifest, file []byte) (latency.Protocol, error) {
 	return p, nil
 }
 
-// differing says which conditions are others here than there.
+// differing says which conditions are others here than there, by the server's
+// rule.
 func differing(there, here map[string]string) []string {
-	all := maps.Clone(there)
-	maps.Copy(all, here)
 	var words []string
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		if there[name] != here[name] {
-			words = append(words, fmt.Sprintf("%s was %q and is %q", name, there[name], here[name]))
-		}
+	for _, name := range serve.Differing(there, here) {
+		words = append(words, fmt.Sprintf("%s was %q and is %q", name, there[name], here[name]))
 	}
 	return words
 }

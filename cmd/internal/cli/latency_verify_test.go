@@ -2,13 +2,16 @@ package cli
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"spos/latency"
+	"spos/serve"
 )
 
 // asked is a board that keeps what it was last asked.
@@ -20,6 +23,56 @@ type asked struct {
 func (a *asked) Time(ctx context.Context, t latency.Task) (latency.Sample, error) {
 	a.last = t.Protocol
 	return a.board.Time(ctx, t)
+}
+
+// TestVerifyAndServeAgree: a server and latency verify hold a file to the same
+// conditions.
+func TestVerifyAndServeAgree(t *testing.T) {
+	_, nets := smallNets(t, "01230123")
+	model, err := CandidateModel(nets[0], 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &board{name: "fast", factor: 1}
+	fp, err := b.Fingerprint(t.Context(), nil, latency.Confirmation())
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := fp.Conditions()
+	if here["cpu"] != "fast" || here["threads"] != "1" {
+		t.Fatalf("conditions %v", here)
+	}
+	for name, c := range map[string]struct {
+		change func(map[string]string)
+		want   []string
+	}{
+		"all alike":               {func(map[string]string) {}, nil},
+		"another machine":         {func(m map[string]string) { m["cpu"] = "slow" }, []string{"cpu"}},
+		"named here alone":        {func(m map[string]string) { delete(m, "cpu") }, []string{"cpu"}},
+		"named there alone":       {func(m map[string]string) { m["governor"] = "performance" }, []string{"governor"}},
+		"named later":             {func(m map[string]string) { delete(m, "smt") }, nil},
+		"of those, another":       {func(m map[string]string) { m["smt"] = "on" }, []string{"smt"}},
+		"of those, another build": {func(m map[string]string) { m["build"] = "y" }, []string{"build"}},
+	} {
+		there := maps.Clone(here)
+		c.change(there)
+		if got := serve.Differing(there, here); !slices.Equal(got, c.want) {
+			t.Errorf("%s: serve finds %v, want %v", name, got, c.want)
+		}
+		m := latency.Manifest{Protocol: 1, P50: 1, Low: 1, High: 1e9, Mode: latency.Hot, Batch: 1, Dims: map[string]int64{}, Conditions: there}
+		v, err := verifyPromise(t.Context(), NamedDevice{b, ThisDevice}, map[string]latency.Manifest{ThisDevice: m}, model)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := []string(nil)
+		for _, words := range v.Differs {
+			name, _, _ := strings.Cut(words, " was ")
+			names = append(names, name)
+		}
+		if !slices.Equal(names, c.want) || v.Holds != (c.want == nil) {
+			t.Errorf("%s: verify finds %+v, want %v", name, v, c.want)
+		}
+	}
 }
 
 // TestVerifyAsMeasured: a file is verified as it was measured, and one that
