@@ -319,7 +319,7 @@ func (q *quickstart) proveLatency(ctx context.Context, text []byte) error {
 
 // promise keeps the latency that was measured in the file.
 func (q *quickstart) promise(text []byte, res latency.Result, p latency.Protocol, limit time.Duration) error {
-	text, err := cli.Promise(text, res, p, limit)
+	text, err := cli.Promise(text, cli.ThisDevice, res, p, limit)
 	if err != nil {
 		return err
 	}

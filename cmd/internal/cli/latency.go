@@ -156,7 +156,7 @@ func latencyMeasureFunc(cmd *cobra.Command, paths []string, o measureOptions) er
 		return err
 	}
 	if o.store {
-		if err := storeLatency(paths, models, results, p, limitOf(o)); err != nil {
+		if err := storeLatency(paths, models, results, p, o); err != nil {
 			return err
 		}
 	}
@@ -262,9 +262,9 @@ func judge(cmd *cobra.Command, results []latency.Result, o measureOptions) error
 }
 
 // storeLatency writes the results into the files that were measured.
-func storeLatency(paths []string, models []latency.Model, results []latency.Result, p latency.Protocol, limit time.Duration) error {
+func storeLatency(paths []string, models []latency.Model, results []latency.Result, p latency.Protocol, o measureOptions) error {
 	for i, path := range paths {
-		file, err := Promise(models[i].Bytes, results[i], p, limit)
+		file, err := Promise(models[i].Bytes, o.device.Names[0], results[i], p, limitOf(o))
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}

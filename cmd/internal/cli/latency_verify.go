@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -124,7 +123,7 @@ func readManifests(file []byte, path string) (map[string]latency.Manifest, error
 		if err != nil {
 			return nil, fmt.Errorf("%s: metadata %s: %w", path, key, err)
 		}
-		promises[cmp.Or(m.Device, ThisDevice)] = m
+		promises[deviceOf(m)] = m
 	}
 	if len(promises) == 0 {
 		return nil, WithHint(fmt.Errorf("%s says nothing of its latency", path), "`spos latency measure --store` writes it into the file")

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"spos/export"
 	"spos/latency"
 	"spos/serve"
 )
@@ -75,6 +77,63 @@ func TestVerifyAndServeAgree(t *testing.T) {
 	}
 }
 
+// TestStoreNamesItsDevice: what was measured elsewhere is verified there, and
+// takes nothing away that the file promises of other devices.
+func TestStoreNamesItsDevice(t *testing.T) {
+	_, nets := smallNets(t, "01230123")
+	model, err := CandidateModel(nets[0], 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "m.onnx")
+	if err := os.WriteFile(path, model.Bytes, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	promises := map[string]latency.Manifest{}
+	for _, c := range []struct {
+		device, first string
+		us            float64
+		names         []string
+	}{
+		{"pi5", "pi5", 10, []string{"pi5"}},
+		{ThisDevice, ThisDevice, 20, []string{"local", "pi5"}},
+		{"pi5", "pi5", 30, []string{"local", "pi5"}},
+		{ThisDevice, ThisDevice, 40, []string{"local", "pi5"}},
+	} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := latency.Model{Name: path, Bytes: text}
+		p := latency.Confirmation()
+		r, err := latency.Measure(t.Context(), &board{name: c.device, factor: 1e3 * c.us / float64(len(text))}, m, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := measureOptions{device: DeviceFlags{Names: []string{c.device}}}
+		if err := storeLatency([]string{path}, []latency.Model{m}, []latency.Result{r}, p, o); err != nil {
+			t.Fatal(err)
+		}
+		if text, err = os.ReadFile(path); err != nil {
+			t.Fatal(err)
+		}
+		if promises, err = readManifests(text, path); err != nil {
+			t.Fatal(err)
+		}
+		now := promises[c.device]
+		if !slices.Equal(slices.Sorted(maps.Keys(promises)), c.names) || math.Abs(now.P50-c.us/1e3) > 1e-5 || now.Conditions["cpu"] != c.device {
+			t.Errorf("after %v on %s the file promises %+v", c.us, c.device, promises)
+		}
+		s, err := export.Inspect(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first, err := latency.ParseManifest(s.Metadata[export.KeyLatency]); err != nil || deviceOf(first) != c.first {
+			t.Errorf("first in the file is %s, want %s (%v)", deviceOf(first), c.first, err)
+		}
+	}
+}
+
 // TestVerifyAsMeasured: a file is verified as it was measured, and one that
 // does not say how that was is not.
 func TestVerifyAsMeasured(t *testing.T) {
@@ -90,7 +149,7 @@ func TestVerifyAsMeasured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stored, err := Promise(text, r, how, 0)
+	stored, err := Promise(text, ThisDevice, r, how, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,12 +28,42 @@ import (
 // stay below, or it could not be shown that it does.
 var ErrPromise = errors.New("the latency limit is not kept")
 
-// Promise writes into an ONNX file what its latency was measured to be under
-// p on this machine, for the server to hold itself to. limit is what it was to
-// stay below; 0 is none.
-func Promise(file []byte, r latency.Result, p latency.Protocol, limit time.Duration) ([]byte, error) {
-	return writeManifest(file, export.KeyLatency, latency.NewManifest(r, p, limit))
+// Promise writes into an ONNX file what its latency was measured to be on a
+// device under p, for the server to hold itself to. limit is what it was to
+// stay below; 0 is none. What the file promises of this device is replaced;
+// where another one's promise stood first, it stands behind.
+func Promise(file []byte, device string, r latency.Result, p latency.Protocol, limit time.Duration) ([]byte, error) {
+	s, err := export.Inspect(file)
+	if err != nil {
+		return nil, err
+	}
+	if text, ok := s.Metadata[export.KeyLatency]; ok {
+		if before, err := latency.ParseManifest(text); err == nil && deviceOf(before) != device {
+			if file, err = export.SetMetadata(file, latencyKeyOf(deviceOf(before)), text); err != nil {
+				return nil, err
+			}
+		}
+	}
+	m := manifestOn(device, r, p, limit)
+	if key := latencyKeyOf(device); s.Metadata[key] != "" {
+		if file, err = writeManifest(file, key, m); err != nil {
+			return nil, err
+		}
+	}
+	return writeManifest(file, export.KeyLatency, m)
 }
+
+// manifestOn is the manifest of what was measured on a device.
+func manifestOn(device string, r latency.Result, p latency.Protocol, limit time.Duration) latency.Manifest {
+	m := latency.NewManifest(r, p, limit)
+	if device != ThisDevice {
+		m.Device = device
+	}
+	return m
+}
+
+// deviceOf is the name of the device that a manifest is of.
+func deviceOf(m latency.Manifest) string { return cmp.Or(m.Device, ThisDevice) }
 
 func writeManifest(file []byte, key string, m latency.Manifest) ([]byte, error) {
 	text, err := json.Marshal(m)
@@ -155,10 +186,7 @@ func (ps Pledges) stamp(name string, file []byte, found []Promised) (_ []byte, e
 	var broken []string
 	for i, f := range found {
 		limit := ps.limits[f.Device]
-		m, key := latency.NewManifest(f.result, ps.protocol, limit), export.KeyLatency
-		if f.Device != ThisDevice {
-			m.Device = f.Device
-		}
+		m, key := manifestOn(f.Device, f.result, ps.protocol, limit), export.KeyLatency
 		if i > 0 {
 			key = latencyKeyOf(f.Device)
 		}
