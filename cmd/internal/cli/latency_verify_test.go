@@ -89,7 +89,6 @@ func TestStoreNamesItsDevice(t *testing.T) {
 	if err := os.WriteFile(path, model.Bytes, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	promises := map[string]latency.Manifest{}
 	for _, c := range []struct {
 		device, first string
 		us            float64
@@ -117,7 +116,8 @@ func TestStoreNamesItsDevice(t *testing.T) {
 		if text, err = os.ReadFile(path); err != nil {
 			t.Fatal(err)
 		}
-		if promises, err = readManifests(text, path); err != nil {
+		promises, err := readManifests(text, path)
+		if err != nil {
 			t.Fatal(err)
 		}
 		now := promises[c.device]
