@@ -151,9 +151,9 @@ agents-clock:
 agents-pair:
 	SPOS_PAIR=1000 $(GO) test -count=1 -v -timeout 30m -run '^TestPair$$' ./cmd/spos-edge
 
-# Tables of two spaces, audited on nets that were held out. Twenty minutes on a
-# busy machine; ended, it goes on from work/latency-table.
-TABLE_SESSIONS ?= 6,14
+# Tables of two spaces, audited on nets that were held out. Forty minutes; ended,
+# it goes on from work/latency-table.
+TABLE_SESSIONS ?= 6,36
 
 latency-table-proof:
 	mkdir -p work/latency-table
