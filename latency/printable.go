@@ -32,8 +32,8 @@ func cleanValue(v reflect.Value) {
 			cleanValue(v.Elem())
 		}
 	case reflect.Struct:
-		for i := range v.NumField() {
-			cleanValue(v.Field(i))
+		for _, field := range v.Fields() {
+			cleanValue(field)
 		}
 	case reflect.Slice:
 		if elem := v.Type().Elem().Kind(); elem == reflect.Int64 || elem == reflect.Int { // times, of which there are many
