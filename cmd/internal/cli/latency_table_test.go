@@ -108,7 +108,7 @@ func TestTableVerbs(t *testing.T) {
 //	seconds   it took
 //
 // Run it by make latency-table-proof on a quiet machine. $SPOS_TABLE_SESSIONS
-// is how often a net is measured, small space and official one ("12,8");
+// is how often a net is measured, small space and official one ("6,36");
 // $SPOS_TABLE_DIR keeps the tables, and what was measured when it was ended.
 func BenchmarkTableProof(b *testing.B) {
 	if _, err := native.ONNXRuntime(); err != nil {
