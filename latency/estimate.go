@@ -13,11 +13,13 @@ import (
 const DefaultSpread = 0.015
 
 // What nothing within one measurement can show, relative: how far a quiet
-// machine is from itself at another time, and how far a model's time moves
-// while others keep the other processors busy throughout.
+// machine is from itself at another time, how far a model's time moves while
+// others keep the other processors busy throughout, and how far that of a model
+// which feels the memory, beyond what a pass over it tells.
 const (
 	driftAtRest = 0.005
 	driftBusy   = 0.01
+	driftMemory = 0.01
 )
 
 // Estimate is a latency with its uncertainty.
@@ -49,6 +51,8 @@ const (
 // The assumed variance is [Protocol.Spread]'s, taught by the other models of
 // the same [MeasureAll]; both it and the difference between times grow with
 // the work that was seen on the other processors ([Disturbance.Contention]).
+// Sessions are first set to the memory's usual speed where that was looked at
+// ([Memory]).
 // A machine that is in another mode at the other time (another clock, a
 // neighbour that has come) is beyond any interval: a [Sentinel] sees that.
 type Estimate struct {
@@ -155,7 +159,7 @@ func (b *bootstrap) deviation(rng *rand.Rand, stretch float64) float64 {
 // others have shown. Their deviation is the median one, scaled to a normal
 // distribution's: sessions that stray widely move no median either. A model's
 // own sessions count in [estimate].
-func spreads(models [][][]time.Duration, assumed float64) []float64 {
+func spreads(models [][][]time.Duration, assumed []float64) []float64 {
 	const normal = 1.4826 // standard deviations over median absolute ones
 	off := make([][]float64, len(models))
 	for i, sessions := range models {
@@ -173,10 +177,10 @@ func spreads(models [][][]time.Duration, assumed float64) []float64 {
 	}
 	found := make([]float64, len(models))
 	for i := range found {
-		found[i] = assumed
+		found[i] = assumed[i]
 		if others := slices.Concat(slices.Concat(off[:i]...), slices.Concat(off[i+1:]...)); len(others) > 0 {
 			seen, n := normal*median(others), float64(len(others))
-			found[i] = math.Sqrt((priorWeight*assumed*assumed + n*seen*seen) / (priorWeight + n))
+			found[i] = math.Sqrt((priorWeight*assumed[i]*assumed[i] + n*seen*seen) / (priorWeight + n))
 		}
 	}
 	return found

@@ -180,7 +180,7 @@ func TestCoverage(t *testing.T) {
 					}
 					second[i] = quartile(meds)
 				}
-				spread := spreads(first, c.spread)
+				spread := spreads(first, slices.Repeat([]float64{c.spread}, len(first)))
 				for i := range first {
 					e := estimate(first[i], spread[i], driftAtRest)
 					if float64(e.Low) <= second[i] && second[i] <= float64(e.High) {

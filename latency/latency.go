@@ -63,6 +63,7 @@ type Sample struct {
 	Load      float64 `json:"load"`      // the machine's load average at the start, -1 where unknown
 
 	Reference   Reference   `json:"reference,omitzero"`
+	Memory      Memory      `json:"memory,omitzero"` // of a model that does not stay in its core's own cache
 	Disturbance Disturbance `json:"disturbance,omitzero"`
 
 	Fingerprint Fingerprint `json:"fingerprint"`

@@ -184,7 +184,7 @@ func (l *Local) Time(ctx context.Context, t Task) (Sample, error) {
 
 	runtime.GC()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	if err := l.timed(ctx, fixed, p, &s); err != nil {
+	if err := l.timed(ctx, fixed, p, len(model) >= heavy, &s); err != nil {
 		if ctx.Err() != nil {
 			return Sample{}, fmt.Errorf("latency: time %s: %w", session.Name(), err)
 		}
@@ -193,8 +193,8 @@ func (l *Local) Time(ctx context.Context, t Task) (Sample, error) {
 	return s, nil
 }
 
-// timed warms up and times the model.
-func (l *Local) timed(ctx context.Context, fixed *ort.Fixed, p Protocol, s *Sample) (err error) {
+// timed warms up and times the model; around a heavy one it looks at the memory.
+func (l *Local) timed(ctx context.Context, fixed *ort.Fixed, p Protocol, heavy bool, s *Sample) (err error) {
 	var idle time.Duration
 	var evict []byte
 	switch p.Mode {
@@ -207,6 +207,10 @@ func (l *Local) timed(ctx context.Context, fixed *ort.Fixed, p Protocol, s *Samp
 	loop := loop{func(times []time.Duration) error { return fixed.Time(times, idle, evict) }}
 	if s.Reference, err = l.await(ctx, p, s.Fingerprint); err != nil {
 		return err
+	}
+	sweeps := heavy && s.Reference != (Reference{})
+	if sweeps {
+		s.Memory.Before = l.gauge.memory(lastLevelCache(l.root()))
 	}
 	at, clock := count(l.root()), spin()
 	defer func() {
@@ -224,6 +228,9 @@ func (l *Local) timed(ctx context.Context, fixed *ort.Fixed, p Protocol, s *Samp
 	s.Preempted = preemptions() - before
 	if err == nil && s.Reference != (Reference{}) {
 		s.Reference.After, err = l.gauge.look()
+	}
+	if err == nil && sweeps {
+		s.Memory.After, s.Memory.Usual = l.gauge.memory(lastLevelCache(l.root())), l.gauge.usual
 	}
 	return err
 }

@@ -53,14 +53,19 @@ type gauge struct {
 	key    string
 	least  []time.Duration // up to quietKnown, in order
 	waited time.Duration   // in vain, since it was last quiet
+	sweep  sweep           // nil until needed
+	usual  time.Duration   // of the sweep
+	sweeps int             // that it is over
 }
 
 // quietFile is what processes of one machine tell each other.
 type quietFile map[string]quietLine
 
 type quietLine struct {
-	Least []time.Duration `json:"least_ns"`
-	At    time.Time       `json:"at"`
+	Least  []time.Duration `json:"least_ns"`
+	At     time.Time       `json:"at"`
+	Usual  time.Duration   `json:"memory_usual_ns,omitempty"`
+	Sweeps int             `json:"memory_looks,omitempty"`
 }
 
 // newGauge makes the reference's session, which lives as long as the program.
@@ -86,6 +91,7 @@ func (g *gauge) recall() {
 	line := readQuiet(g.path)[g.key]
 	if time.Since(line.At).Abs() < quietAge && len(line.Least) <= quietKnown && slices.IsSorted(line.Least) {
 		g.least = line.Least
+		g.usual, g.sweeps = line.Usual, min(max(0, line.Sweeps), lately)
 	}
 }
 
@@ -143,7 +149,7 @@ func (g *gauge) tell() {
 			delete(known, key)
 		}
 	}
-	known[g.key] = quietLine{g.least, time.Now().Round(0).UTC()}
+	known[g.key] = quietLine{g.least, time.Now().Round(0).UTC(), g.usual, g.sweeps}
 	if text, err := json.Marshal(known); err == nil {
 		_ = renameio.WriteFile(g.path, append(text, '\n'), 0o600)
 	}
@@ -176,4 +182,17 @@ func (g *gauge) await(ctx context.Context, patience time.Duration) (r Reference,
 		g.learn(r.Before)
 	}
 	return r, nil
+}
+
+// memory passes over the memory, and keeps what that took for what is usual.
+func (g *gauge) memory(cache int) time.Duration {
+	if g.sweep == nil {
+		g.sweep = newSweep(cache)
+	}
+	now := g.sweep.look()
+	g.recall()
+	g.usual = average(g.usual, now, g.sweeps)
+	g.sweeps = min(g.sweeps+1, lately)
+	g.tell()
+	return now
 }

@@ -88,17 +88,20 @@ func newResult(m Model, samples []Sample, p Protocol) Result {
 // intervals how far sessions differ here and now.
 func newResults(models []Model, samples [][]Sample, p Protocol) []Result {
 	runs := make([][][]time.Duration, len(models))
+	busy, assumed := make([]float64, len(models)), make([]float64, len(models))
+	like := eased(samples)
 	for i := range models {
-		for _, s := range undisturbed(samples[i]) {
+		busy[i] = contention(samples[i])
+		assumed[i] = math.Hypot(p.Spread, driftBusy*busy[i])
+		for _, s := range undisturbed(like[i]) {
 			runs[i] = append(runs[i], s.Runs)
 		}
 	}
-	spread := spreads(runs, p.Spread)
+	spread := spreads(runs, assumed)
 	results := make([]Result, len(models))
 	for i, m := range models {
-		busy := contention(samples[i])
-		drift := math.Hypot(math.Hypot(driftAtRest, driftBusy*busy), loudness(undisturbed(samples[i])))
-		e := estimate(runs[i], math.Hypot(spread[i], driftBusy*busy), drift)
+		drift := math.Hypot(math.Hypot(driftAtRest, max(driftBusy*busy[i], felt(samples[i]))), loudness(undisturbed(samples[i])))
+		e := estimate(runs[i], spread[i], drift)
 		e.all(samples[i])
 		results[i] = Result{
 			Model: m.Name, Mode: p.Mode, Fingerprint: samples[i][0].Fingerprint, Placement: samples[i][0].Placement,

@@ -36,10 +36,7 @@ func levelled(results []Result, p Protocol) []Result {
 		slices.SortStableFunc(list, func(a, b instant) int { return a.at.Compare(b.at) })
 		for i, level := range levelsOf(list, len(results)) {
 			s := &samples[list[i].model][list[i].session]
-			s.Runs = slices.Clone(s.Runs)
-			for k, d := range s.Runs {
-				s.Runs[k] = time.Duration(math.Round(float64(d) * math.Exp(-level)))
-			}
+			s.Runs = scaled(s.Runs, math.Exp(-level))
 		}
 	}
 	out := newResults(models, samples, p)
