@@ -28,6 +28,7 @@ const (
 	envSessions = "SPOS_SESSIONS"  // of a net
 	envWithLoad = "SPOS_WITH_LOAD" // another process at work
 	envLoad     = "SPOS_IS_LOAD"   // this process is it
+	envKeep     = "SPOS_KEEP"      // directory for the measurements with their samples
 )
 
 // load works on memory that no cache holds, as a neighbour does, until it is
@@ -72,7 +73,7 @@ func TestLatencyRepeat(t *testing.T) {
 	found := make([][2][]latency.Result, len(spaces))
 	for time := range 2 {
 		for i, dir := range dirs {
-			found[i][time] = measureApart(t, dir)
+			found[i][time] = measureApart(t, dir, fmt.Sprintf("%s-%d.json", spaces[i], time+1))
 		}
 	}
 	for i, name := range spaces {
@@ -133,14 +134,15 @@ func writeModel(t *testing.T, net *arch.Net, dir string) {
 	}
 }
 
-// measureApart measures the models of a directory in a process of its own.
-func measureApart(t *testing.T, dir string) []latency.Result {
+// measureApart measures the models of a directory in a process of its own. Name
+// is the file in which the measurement is kept, where that is asked for.
+func measureApart(t *testing.T, dir, name string) []latency.Result {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.onnx"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := append([]string{"latency", "measure", "--json"}, files...)
+	args := append([]string{"latency", "measure", "--json", "--samples"}, files...)
 	if n := os.Getenv(envSessions); n != "" {
 		args = append(args, "--sessions", n)
 	}
@@ -150,6 +152,11 @@ func measureApart(t *testing.T, dir string) []latency.Result {
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if keep := os.Getenv(envKeep); keep != "" {
+		if err := os.WriteFile(filepath.Join(keep, name), out, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var results []latency.Result
 	if err := json.Unmarshal(out, &results); err != nil {
