@@ -78,10 +78,15 @@ func (c *Conn) take(ctx context.Context, device string, info func() json.RawMess
 		}
 		l.seq = seq
 		l.said.Job, l.said.ID, l.said.Tries, l.said.Ack = s.Job, s.ID, s.Tries, s.Ack
-		if err := l.say(ctx); err == nil {
-			l.alive = alive
+		l.alive = alive
+		err = l.say(ctx)
+		switch {
+		case err == nil:
 			return l, before, nil
-		} else if !errors.Is(err, ErrDeviceTaken) {
+		case ctx.Err() != nil: // the broker may have it, and who asks would take the device for there
+			l.leave()
+			return nil, said{}, err
+		case !errors.Is(err, ErrDeviceTaken):
 			return nil, said{}, errors.Join(err, alive.Unsubscribe())
 		}
 		if err := alive.Unsubscribe(); err != nil { // another was faster: it will answer

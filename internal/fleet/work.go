@@ -54,6 +54,9 @@ func (c *Conn) Work(ctx context.Context, w Worker) error {
 		return err
 	}
 	l, before, err := c.take(ctx, w.Device, w.Info)
+	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+		return nil // ended before it began
+	}
 	if err != nil {
 		return err
 	}
