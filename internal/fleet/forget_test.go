@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -126,5 +127,23 @@ func TestForgottenComesBack(t *testing.T) {
 	}
 	if got, err := c.Do(t.Context(), fleet.Job{ID: "1", Device: "pi5", Body: []byte("y")}); err != nil || string(got) != "Y" {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// TestForgetAtOnce: a worker that has returned is gone, for the broker too.
+func TestForgetAtOnce(t *testing.T) {
+	t.Parallel()
+	b := broker(t, fleet.BrokerOptions{Listen: "127.0.0.1:0"})
+	c := connect(t, fleet.Options{Broker: b, Name: "search"})
+	agent := connect(t, fleet.Options{URL: b.URL(), Name: "pi5"})
+	for i := range 20 {
+		stop := work(t, agent, fleet.Worker{Device: "pi5", Do: echo})
+		if _, err := c.Do(t.Context(), fleet.Job{ID: strconv.Itoa(i), Device: "pi5"}); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		if _, err := c.Forget(t.Context(), "pi5"); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

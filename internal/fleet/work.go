@@ -69,25 +69,33 @@ func (c *Conn) Work(ctx context.Context, w Worker) error {
 	defer group.Wait()
 	defer cancel(nil)
 	group.Go(func() { cancel(l.keep(ctx)) })
-	if err := c.answer(ctx, w); err != nil {
+	questions, err := c.answer(ctx, w)
+	if err != nil {
+		l.leave()
 		return err
 	}
 	r := runner{c: c, w: w, l: l, consumer: consumer}
 	err = r.run(ctx)
 	cancel(nil)
-	l.leave()
+	l.leave(questions)
 	return err
 }
 
-// leave says that the worker ends in order.
-func (l *lease) leave() {
+// leave says that the worker ends in order. It listens no more before it says
+// so: the broker's word for that is then its word for both.
+func (l *lease) leave(listening ...*nats.Subscription) {
 	ctx, cancel := context.WithTimeout(context.Background(), beat)
 	defer cancel()
 	l.done()
 	l.mu.Lock()
 	l.said.Gone = true
 	l.mu.Unlock()
-	if err := errors.Join(l.say(ctx), l.alive.Unsubscribe()); err != nil {
+	for _, s := range append(listening, l.alive) {
+		if err := s.Unsubscribe(); err != nil {
+			l.c.log.Debug("leave", "subject", s.Subject, "err", err)
+		}
+	}
+	if err := l.say(ctx); err != nil {
 		l.c.log.Debug("leave", "err", err)
 	}
 }
@@ -116,8 +124,8 @@ func (c *Conn) queue(ctx context.Context, device string) (jetstream.Consumer, er
 	return consumer, err
 }
 
-// answer takes questions until ctx ends.
-func (c *Conn) answer(ctx context.Context, w Worker) error {
+// answer takes questions until ctx ends or its subscription does.
+func (c *Conn) answer(ctx context.Context, w Worker) (*nats.Subscription, error) {
 	sub, err := c.nc.Subscribe(askSubject(w.Device), func(q *nats.Msg) {
 		a := answerEnvelope{Version: version}
 		var e jobEnvelope
@@ -149,10 +157,9 @@ func (c *Conn) answer(ctx context.Context, w Worker) error {
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("fleet: %w", err)
+		return nil, fmt.Errorf("fleet: %w", err)
 	}
-	context.AfterFunc(ctx, func() { _ = sub.Unsubscribe() })
-	return nil
+	return sub, nil
 }
 
 // runner takes jobs from the queue.
