@@ -190,18 +190,19 @@ soak-serve:
 
 .PHONY: latency-repeat latency-screening
 
-# Does a repeat in another process at another time give the same latencies?
-# NETS random nets a space are measured twice, in turns: nets below 2 ms, and of
+# Do repeats in other processes at other times give the same latencies? NETS
+# random nets a space are measured TIMES times, in turns: nets below 2 ms, and of
 # 4 to 10 ms, for which those of a space see pictures of several sizes. LOAD=1
 # loads another processor meanwhile; SESSIONS=1 is a screening; KEEP=DIR keeps
 # the measurements with their samples, so that another estimate can be tried on
-# them. Five minutes.
+# them. Two or three minutes each time.
 SPACES   ?= nasbench-macro shufflenetv2-spos@160,184,208,232,256
 NETS     ?= 40
 SESSIONS ?= 6
+TIMES    ?= 2
 
 latency-repeat:
-	SPOS_REPEAT="$(SPACES)" SPOS_NETS=$(NETS) SPOS_SESSIONS=$(SESSIONS) SPOS_WITH_LOAD=$(LOAD) SPOS_KEEP="$(abspath $(KEEP))" \
+	SPOS_REPEAT="$(SPACES)" SPOS_NETS=$(NETS) SPOS_SESSIONS=$(SESSIONS) SPOS_TIMES=$(TIMES) SPOS_WITH_LOAD=$(LOAD) SPOS_KEEP="$(abspath $(KEEP))" \
 		$(GO) test -count=1 -v -timeout 30m -run '^TestLatencyRepeat$$' ./cmd/internal/cli
 
 # Seconds of one screening, export and session included.

@@ -12,16 +12,6 @@ import (
 // see docs/lab.md for where it was measured.
 const DefaultSpread = 0.015
 
-// What nothing within one measurement can show, relative: how far a quiet
-// machine is from itself at another time, how far a model's time moves while
-// others keep the other processors busy throughout, and how far that of a model
-// which feels the memory, beyond what a pass over it tells.
-const (
-	driftAtRest = 0.005
-	driftBusy   = 0.01
-	driftMemory = 0.01
-)
-
 // Estimate is a latency with its uncertainty.
 //
 // The interval is a prediction: in 95 of 100 cases, the P50 of a repeat of
@@ -50,7 +40,8 @@ const (
 //
 // The assumed variance is [Protocol.Spread]'s, taught by the other models of
 // the same [MeasureAll]; both it and the difference between times grow with
-// the work that was seen on the other processors ([Disturbance.Contention]).
+// the work that was seen on the other processors ([Disturbance.Contention]),
+// the latter also with how far the level of all these models moved meanwhile.
 // Sessions are first set to the memory's usual speed where that was looked at
 // ([Memory]).
 // A machine that is in another mode at the other time (another clock, a

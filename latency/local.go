@@ -184,7 +184,7 @@ func (l *Local) Time(ctx context.Context, t Task) (Sample, error) {
 
 	runtime.GC()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	if err := l.timed(ctx, fixed, p, len(model) >= heavy, &s); err != nil {
+	if err := l.timed(ctx, fixed, p, heavy(len(model), lastLevelCache(l.root())), &s); err != nil {
 		if ctx.Err() != nil {
 			return Sample{}, fmt.Errorf("latency: time %s: %w", session.Name(), err)
 		}
@@ -217,6 +217,12 @@ func (l *Local) timed(ctx context.Context, fixed *ort.Fixed, p Protocol, heavy b
 		end := spin()
 		s.Disturbance = count(l.root()).since(at, s.Fingerprint.Session.Affinity, l.root())
 		s.Disturbance.Before, s.Disturbance.After = clock, end
+		if err == nil && sweeps {
+			if !s.besideWork() {
+				l.gauge.remember(s.Memory.Before, s.Memory.After)
+			}
+			s.Memory.Usual = l.gauge.usual
+		}
 	}()
 	if s.Warmup, s.Settled, err = loop.warm(ctx, p); err != nil {
 		return err
@@ -230,7 +236,7 @@ func (l *Local) timed(ctx context.Context, fixed *ort.Fixed, p Protocol, heavy b
 		s.Reference.After, err = l.gauge.look()
 	}
 	if err == nil && sweeps {
-		s.Memory.After, s.Memory.Usual = l.gauge.memory(lastLevelCache(l.root())), l.gauge.usual
+		s.Memory.After = l.gauge.memory(lastLevelCache(l.root()))
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package latency
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -14,24 +15,29 @@ import (
 type Memory struct {
 	Before time.Duration `json:"before_ns,omitempty"` // before the warm-up
 	After  time.Duration `json:"after_ns,omitempty"`  // after the last run
-	Usual  time.Duration `json:"usual_ns,omitempty"`  // what it has been on the average, as far as known then
+	Usual  time.Duration `json:"usual_ns,omitempty"`  // what it is on the average while nothing else works here, as far as known then
 }
 
 const (
-	heavy      = 4 << 20 // bytes of a model: lighter ones stay in the core's own cache
 	passes     = 3
 	cacheLine  = 64 // bytes
 	leastSweep = 8 << 20
 	mostSweep  = 64 << 20
-	lately     = 1000 // looks that the average is over
+	lately     = 10_000 // looks that the average is over
 )
+
+// heavy says whether a model of so many bytes feels the memory: one that is
+// lighter than a quarter of the last cache stays in it, whatever others put
+// there (docs/lab.md). cache is 0 where it is unknown.
+func heavy(bytes, cache int) bool { return bytes >= cmp.Or(cache, leastSweep)/4 }
 
 // sweep is memory to pass over.
 type sweep []uint64
 
-// newSweep is for a last cache of some bytes, 0 where that is unknown.
+// newSweep is for a last cache of some bytes, 0 where that is unknown. It lives
+// as long as the program.
 func newSweep(cache int) sweep {
-	s := make(sweep, min(max(cache+cache/2, leastSweep), mostSweep)/8)
+	s := sweep(smallPages(min(max(cache+cache/2, leastSweep), mostSweep)))
 	for i := range s {
 		s[i] = uint64(i) // or all of it is one page
 	}
@@ -64,62 +70,137 @@ func average(usual, now time.Duration, n int) time.Duration {
 	return fromLog(log + (math.Log(float64(now))-log)/float64(n+1))
 }
 
-// slowness is the logarithm of how much slower than usual the memory was, not
-// further from 0 than what is believed; ok is false where it was not looked.
-func (m Memory) slowness(usual time.Duration) (x float64, ok bool) {
-	const believed = 0.4
-	if m.Before <= 0 || m.After <= 0 || usual <= 0 {
-		return 0, false
+// looked says whether there was a look before and after.
+func (m Memory) looked() bool { return m.Before > 0 && m.After > 0 }
+
+// besideWork says whether another processor worked for most of the sample. That
+// slows a pass by a tenth and more, and models less.
+func (s Sample) besideWork() bool { return s.Disturbance.Contention() > 0.5 }
+
+// look is the logarithm of a look's time, and when it was.
+type look struct{ at, log float64 } // at in seconds
+
+// looksOf are those around the samples, in order; none of samples that do not
+// say when they began.
+func looksOf(models [][]Sample) []look {
+	var all []look
+	for _, samples := range models {
+		for _, s := range samples {
+			if s.Memory.looked() && !s.Started.IsZero() {
+				begin, end := s.span()
+				all = append(all, look{begin, math.Log(float64(s.Memory.Before))}, look{end, math.Log(float64(s.Memory.After))})
+			}
+		}
 	}
-	x = (math.Log(float64(m.Before))+math.Log(float64(m.After)))/2 - math.Log(float64(usual))
-	return min(max(x, -believed), believed), true
+	slices.SortFunc(all, func(a, b look) int { return cmp.Compare(a.at, b.at) })
+	return all
+}
+
+// span is when the sample was taken, in seconds.
+func (s Sample) span() (begin, end float64) {
+	begin = float64(s.Started.UnixNano()) / 1e9
+	took := s.Create
+	for _, d := range slices.Concat(s.Warmup, s.Runs) {
+		took += d
+	}
+	return begin, begin + took.Seconds()
+}
+
+// around is the mean of the looks around a time. One deviates from the next as
+// much as the memory's speed changes, which takes seconds.
+func around(looks []look, at float64) float64 {
+	const width = 1 // seconds, standard deviation
+	first, _ := slices.BinarySearchFunc(looks, at-3*width, func(l look, at float64) int { return cmp.Compare(l.at, at) })
+	sum, weights := 0.0, 0.0
+	for _, l := range looks[first:] {
+		if l.at > at+3*width {
+			break
+		}
+		d := (l.at - at) / width
+		w := math.Exp(-d * d / 2)
+		sum += w * l.log
+		weights += w
+	}
+	return sum / weights
+}
+
+// slownesses are the logarithms of how much slower than usual the memory was
+// around each sample, not further from 0 than what is believed; NaN where it was
+// not looked, or nothing is known of what is usual.
+func slownesses(models [][]Sample) [][]float64 {
+	const believed = 0.4
+	looks, usual := looksOf(models), lastUsual(models)
+	slow := make([][]float64, len(models))
+	for i, samples := range models {
+		slow[i] = make([]float64, len(samples))
+		for k, s := range samples {
+			if !s.Memory.looked() || usual <= 0 {
+				slow[i][k] = math.NaN()
+				continue
+			}
+			x := (math.Log(float64(s.Memory.Before)) + math.Log(float64(s.Memory.After))) / 2
+			if !s.Started.IsZero() {
+				begin, end := s.span()
+				x = around(looks, (begin+end)/2)
+			}
+			slow[i][k] = min(max(x-math.Log(float64(usual)), -believed), believed)
+		}
+	}
+	return slow
+}
+
+// What models feel of the memory's speed before they have told, of those whose
+// weights do not stay in their core's own cache: slopes on logarithmic scales,
+// and how far these lie apart (docs/lab.md has where it was measured).
+const (
+	feltAssumed = 0.2
+	feltApart   = 0.05
+)
+
+// felt is the slope of sessions' times over the memory's, on logarithmic scales,
+// within models and one for all that were measured together, and its standard
+// deviation: least squares together with what is assumed, for of a few sessions
+// there is little to learn. Slow memory makes nothing faster.
+func felt(models [][]Sample, slow [][]float64) (slope, deviation float64) {
+	const ridge = DefaultSpread * DefaultSpread / (feltApart * feltApart)
+	xx, xy := ridge, ridge*feltAssumed
+	for i, samples := range models {
+		quiet := quietest(samples)
+		var x, y []float64
+		for k, s := range samples {
+			if !math.IsNaN(slow[i][k]) && s.Reference.slowdown(quiet) <= loud {
+				x, y = append(x, slow[i][k]), append(y, math.Log(steady(s.Runs)))
+			}
+		}
+		center(x)
+		center(y)
+		xx, xy = xx+dot(x, x), xy+dot(x, y)
+	}
+	return max(0, xy/xx), DefaultSpread / math.Sqrt(xx)
 }
 
 // eased are the samples with what the memory's speed did to them taken out: as
-// they would have been had it been as usual. How much of it a model feels is
-// the slope of sessions' times over it, on logarithmic scales, within models,
-// and one for all that were measured together. It is assumed to be 0 to within
-// .1 before they have told, which leaves little of the slope of a few sessions
-// and nearly all of that of fifty; slow memory makes nothing faster.
-func eased(models [][]Sample) [][]Sample {
-	const assumed, spread = 0.1, DefaultSpread
-	usual := lastUsual(models)
-	var xx, xy float64
-	for _, samples := range models {
-		var x, y []float64
-		for _, s := range alone(samples) {
-			if slow, ok := s.Memory.slowness(usual); ok {
-				x, y = append(x, slow), append(y, math.Log(steady(s.Runs)))
-			}
-		}
-		a, b := mean(x), mean(y)
-		for i := range x {
-			xx += (x[i] - a) * (x[i] - a)
-			xy += (x[i] - a) * (y[i] - b)
-		}
-	}
-	slope := max(0, xy/(xx+spread*spread/(assumed*assumed)))
-	if slope == 0 {
-		return models
-	}
-	out := make([][]Sample, len(models))
+// they would have been had it been as usual. unsure is how far that may be
+// wrong for each model, relative: what the slope leaves open, times how far the
+// memory was from usual.
+func eased(models [][]Sample) (like [][]Sample, unsure []float64) {
+	slow := slownesses(models)
+	slope, deviation := felt(models, slow)
+	like, unsure = make([][]Sample, len(models)), make([]float64, len(models))
 	for i, samples := range models {
-		out[i] = slices.Clone(samples)
-		for k, s := range samples {
-			if slow, ok := s.Memory.slowness(usual); ok {
-				out[i][k].Runs = scaled(s.Runs, math.Exp(-slope*slow))
+		like[i] = slices.Clone(samples)
+		far, n := 0.0, 0.0
+		for k, x := range slow[i] {
+			if !math.IsNaN(x) {
+				like[i][k].Runs = scaled(samples[k].Runs, math.Exp(-slope*x))
+				far, n = far+x, n+1
 			}
 		}
+		if n > 0 {
+			unsure[i] = deviation * math.Abs(far) / n
+		}
 	}
-	return out
-}
-
-// felt is how far the memory may move the samples' model between times.
-func felt(samples []Sample) float64 {
-	if slices.ContainsFunc(samples, func(s Sample) bool { return s.Memory != (Memory{}) }) {
-		return driftMemory
-	}
-	return 0
+	return like, unsure
 }
 
 // lastUsual is what the last of the samples knew.
@@ -142,6 +223,14 @@ func scaled(runs []time.Duration, by float64) []time.Duration {
 		out[i] = time.Duration(math.Round(float64(d) * by))
 	}
 	return out
+}
+
+// center takes the mean off.
+func center(x []float64) {
+	m := mean(x)
+	for i := range x {
+		x[i] -= m
+	}
 }
 
 func mean(x []float64) float64 {

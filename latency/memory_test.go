@@ -9,22 +9,24 @@ import (
 	"time"
 )
 
-// besideMemory are sessions of models of 4 to 8 ms on a machine whose memory
-// is up to a quarter slower or faster than its usual 2 ms a pass, and whose
-// models feel slope of that; nothing else differs but noise.
-func besideMemory(rng *rand.Rand, models, sessions int, slope, noise float64) (all [][]Sample, truth []float64) {
+// besideMemory are sessions of models of 4 to 8 ms on a machine whose memory is
+// up to a quarter slower or faster than its usual 2 ms a pass, to and fro in a
+// minute, and whose models feel slope of that. Sessions and looks deviate by noise of
+// their own.
+func besideMemory(rng *rand.Rand, models, sessions int, slope, noise, lookNoise float64) (all [][]Sample, truth []float64) {
 	const usual = 2e6
 	at := time.Unix(1e9, 0)
 	all, truth = make([][]Sample, models), make([]float64, models)
 	for i := range all {
 		truth[i] = math.Log(4e6 + 4e6*rng.Float64())
-		for range sessions {
-			at = at.Add(time.Second)
-			x := 0.5*rng.Float64() - 0.25
-			pass := time.Duration(usual * math.Exp(x))
-			run := time.Duration(math.Exp(truth[i] + slope*x + noise*rng.NormFloat64()))
-			all[i] = append(all[i], Sample{Started: at, Runs: slices.Repeat([]time.Duration{run}, 9), Memory: Memory{pass, pass, usual}})
-		}
+	}
+	for n := range models * sessions {
+		x := math.Sin(float64(n)/300*2*math.Pi) / 4
+		i := n % models
+		at = at.Add(200 * time.Millisecond)
+		look := func() time.Duration { return fromLog(math.Log(usual) + x + lookNoise*rng.NormFloat64()) }
+		run := fromLog(truth[i] + slope*x + noise*rng.NormFloat64())
+		all[i] = append(all[i], Sample{Started: at, Runs: slices.Repeat([]time.Duration{run}, 9), Memory: Memory{look(), look(), usual}})
 	}
 	return all, truth
 }
@@ -43,20 +45,23 @@ func off(models [][]Sample, truth []float64) float64 {
 
 func TestEased(t *testing.T) {
 	for name, c := range map[string]struct {
-		models, sessions int
-		slope, noise     float64
-		least, most      float64 // of the error that is left, over what it was
+		models, sessions        int
+		slope, noise, lookNoise float64
+		least, most             float64 // of the error that is left, over what it was
 	}{
-		// The error that is left of .3·U(±.25) is the noise.
-		"many that feel it":     {40, 6, 0.3, 0.01, 0.2, 0.27},
-		"one that feels it":     {1, 6, 0.3, 0.01, 0.1, 0.7},
-		"many that do not":      {40, 6, 0, 0.01, 0.95, 1.01},
-		"faster by slow memory": {40, 6, -0.3, 0.01, 1, 1},
+		// The error is .4·.25/√2 = .071, of which the noise is .14.
+		"many that feel it":        {40, 6, 0.4, 0.01, 0, 0.13, 0.25},
+		"many, and looks that lie": {40, 6, 0.4, 0.01, 0.1, 0.13, 0.3},
+		"many that do not":         {40, 6, 0, 0.01, 0, 0.95, 1.1},
+		"faster by slow memory":    {40, 6, -0.4, 0.01, 0, 1, 1},
+		"one as it is assumed":     {1, 20, feltAssumed, 0.001, 0, 0.02, 0.2},
+		"one of many sessions":     {1, 200, 0.4, 0.01, 0, 0.13, 0.25},
 	} {
 		t.Run(name, func(t *testing.T) {
-			all, truth := besideMemory(rand.New(rand.NewPCG(1, 2)), c.models, c.sessions, c.slope, c.noise)
+			all, truth := besideMemory(rand.New(rand.NewPCG(1, 2)), c.models, c.sessions, c.slope, c.noise, c.lookNoise)
 			before := off(all, truth)
-			if left := off(eased(all), truth) / before; left < c.least || left > c.most {
+			like, _ := eased(all)
+			if left := off(like, truth) / before; left < c.least || left > c.most {
 				t.Errorf("%.3f of the error is left, want %v to %v", left, c.least, c.most)
 			}
 			if again := off(all, truth); again != before {
@@ -66,31 +71,87 @@ func TestEased(t *testing.T) {
 	}
 }
 
+// TestFeltAround: a single look deviates by more than the memory's speed does,
+// which would take most of a slope over single looks.
+func TestFeltAround(t *testing.T) {
+	all, _ := besideMemory(rand.New(rand.NewPCG(1, 2)), 40, 10, 0.5, 0.01, 0.2)
+	if got, _ := felt(all, slownesses(all)); math.Abs(got-0.5) > 0.1 {
+		t.Errorf("slope %.3f, want .5", got)
+	}
+	for i := range all { // who does not say when it was is not among others
+		for k := range all[i] {
+			all[i][k].Started = time.Time{}
+		}
+	}
+	if got, _ := felt(all, slownesses(all)); got > 0.4 {
+		t.Errorf("slope over single looks %.3f", got)
+	}
+}
+
+// TestFelt: a slope lies about where it is said to, of one model as of many.
+func TestFelt(t *testing.T) {
+	if slope, deviation := felt(nil, nil); math.Abs(slope-feltAssumed) > 1e-12 || math.Abs(deviation-feltApart) > 1e-12 {
+		t.Errorf("of nothing %v to within %v", slope, deviation)
+	}
+	for _, c := range []struct{ models, sessions int }{{1, 6}, {4, 6}, {10, 6}} {
+		const trials = 400
+		rng := rand.New(rand.NewPCG(9, 10))
+		squares := 0.0
+		for range trials {
+			want := math.Abs(feltAssumed + feltApart*rng.NormFloat64())
+			all, _ := besideMemory(rng, c.models, c.sessions, want, DefaultSpread, 0)
+			slope, deviation := felt(all, slownesses(all))
+			squares += math.Pow((slope-want)/deviation, 2)
+		}
+		if got := math.Sqrt(squares / trials); got < 0.8 || got > 1.4 {
+			t.Errorf("%d models: off by %.2f times what is said", c.models, got)
+		}
+	}
+}
+
+// TestUnsure: where the memory was as usual, nothing hangs on the slope.
+func TestUnsure(t *testing.T) {
+	at := func(looks ...time.Duration) (s []Sample) {
+		for _, d := range looks {
+			s = append(s, Sample{Runs: []time.Duration{1e6}, Memory: Memory{d, d, 1e6}})
+		}
+		return s
+	}
+	_, unsure := eased([][]Sample{at(1e6), at(1e6, 1e6), {{Runs: []time.Duration{1e6}}}, at(1.2e6)})
+	for i, want := range []float64{0, 0, 0, feltApart * math.Log(1.2)} {
+		if math.Abs(unsure[i]-want) > 1e-9 {
+			t.Errorf("model %d: unsure by %v, want %v", i, unsure[i], want)
+		}
+	}
+}
+
 // TestEasedLeaves: what was not looked at stays as it was, and a session beside
 // a neighbour does not tell how much of the memory a model feels.
 func TestEasedLeaves(t *testing.T) {
-	all, _ := besideMemory(rand.New(rand.NewPCG(3, 4)), 20, 6, 0.3, 0.001)
+	all, _ := besideMemory(rand.New(rand.NewPCG(3, 4)), 20, 6, 0.3, 0.001, 0)
 	all[0][0].Memory = Memory{}
 	want := slices.Clone(all[0][0].Runs)
-	if got := eased(all)[0][0].Runs; !slices.Equal(got, want) {
+	still, _ := eased(all)
+	if got := still[0][0].Runs; !slices.Equal(got, want) {
 		t.Errorf("a session without a look at the memory: %v, want %v", got[0], want[0])
 	}
-	calm := eased(all)
-	loudly, _ := besideMemory(rand.New(rand.NewPCG(5, 6)), 1, 6, -5, 0)
+	loudly, _ := besideMemory(rand.New(rand.NewPCG(5, 6)), 1, 6, 5, 0, 0)
 	for i := range loudly[0] {
-		loudly[0][i].Reference = Reference{Quiet: 100, Before: 130, After: 130}
-		loudly[0][i].Started = all[0][0].Started // or they are the last
+		s := &loudly[0][i]
+		s.Reference = Reference{Quiet: 100, Before: 130, After: 130}
+		s.Started = s.Started.Add(-time.Hour) // or its looks count around the others
 	}
-	for i, samples := range eased(append(slices.Clone(all), loudly[0]))[:len(all)] {
+	beside, _ := eased(append(slices.Clone(all), loudly[0]))
+	for i, samples := range beside[:len(all)] {
 		for k, s := range samples {
-			if s.Runs[0] != calm[i][k].Runs[0] {
-				t.Fatalf("model %d, session %d: %v beside loud sessions of another, want %v", i, k, s.Runs[0], calm[i][k].Runs[0])
+			if s.Runs[0] != still[i][k].Runs[0] {
+				t.Fatalf("model %d, session %d: %v beside loud sessions of another, want %v", i, k, s.Runs[0], still[i][k].Runs[0])
 			}
 		}
 	}
 }
 
-func TestSlowness(t *testing.T) {
+func TestSlownesses(t *testing.T) {
 	for name, c := range map[string]struct {
 		m    Memory
 		x    float64
@@ -104,8 +165,22 @@ func TestSlowness(t *testing.T) {
 		"nothing usual":   {Memory{100, 100, 0}, 0, false},
 		"of another time": {Memory{-5, 100, 100}, 0, false},
 	} {
-		if x, ok := c.m.slowness(c.m.Usual); ok != c.seen || math.Abs(x-c.x) > 1e-9 {
-			t.Errorf("%s: %v, %v, want %v, %v", name, x, ok, c.x, c.seen)
+		for _, at := range []time.Time{{}, time.Unix(1e9, 0)} {
+			x := slownesses([][]Sample{{{Started: at, Memory: c.m}}})[0][0]
+			if !math.IsNaN(x) != c.seen || c.seen && math.Abs(x-c.x) > 1e-9 {
+				t.Errorf("%s, at %v: %v, want %v, %v", name, at, x, c.x, c.seen)
+			}
+		}
+	}
+}
+
+func TestHeavy(t *testing.T) {
+	for _, c := range []struct {
+		bytes, cache int
+		want         bool
+	}{{8 << 20, 32 << 20, true}, {8<<20 - 1, 32 << 20, false}, {2 << 20, 0, true}, {1 << 20, 0, false}} {
+		if got := heavy(c.bytes, c.cache); got != c.want {
+			t.Errorf("%d bytes with a last cache of %d: %v", c.bytes, c.cache, got)
 		}
 	}
 }
@@ -125,16 +200,15 @@ func TestSweep(t *testing.T) {
 // older looks weigh less where there are many.
 func TestUsualIsShared(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "quiet.json")
-	one, two := &gauge{path: path, key: "this", sweep: newSweep(0)}, &gauge{path: path, key: "this", sweep: newSweep(0)}
-	a := one.memory(0)
-	b := two.memory(0)
-	mid := math.Sqrt(float64(a) * float64(b))
-	if got := float64(two.usual); math.Abs(got/mid-1) > 1e-6 || two.sweeps != 2 {
-		t.Errorf("usual at %v of %d looks, want %v of 2", two.usual, two.sweeps, time.Duration(mid))
+	one, two := &gauge{path: path, key: "this"}, &gauge{path: path, key: "this"}
+	one.remember(100)
+	two.remember(121)
+	if two.usual != 110 || two.sweeps != 2 {
+		t.Errorf("usual at %v of %d looks, want 110 of 2", two.usual, two.sweeps)
 	}
 	two.usual, two.sweeps = 1, 1<<40
 	two.tell()
-	one.memory(0)
+	one.remember(2)
 	if one.sweeps != lately {
 		t.Errorf("an average over %d looks, want %d at most", one.sweeps, lately)
 	}

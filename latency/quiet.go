@@ -184,15 +184,23 @@ func (g *gauge) await(ctx context.Context, patience time.Duration) (r Reference,
 	return r, nil
 }
 
-// memory passes over the memory, and keeps what that took for what is usual.
+// memory passes over the memory.
 func (g *gauge) memory(cache int) time.Duration {
 	if g.sweep == nil {
 		g.sweep = newSweep(cache)
 	}
-	now := g.sweep.look()
+	return g.sweep.look()
+}
+
+// remember keeps what looks took for what is usual.
+func (g *gauge) remember(looks ...time.Duration) {
 	g.recall()
-	g.usual = average(g.usual, now, g.sweeps)
-	g.sweeps = min(g.sweeps+1, lately)
+	if g.usual <= 0 {
+		g.sweeps = 0
+	}
+	for _, now := range looks {
+		g.usual = average(g.usual, now, g.sweeps)
+		g.sweeps = min(g.sweeps+1, lately)
+	}
 	g.tell()
-	return now
 }

@@ -89,19 +89,20 @@ func newResult(m Model, samples []Sample, p Protocol) Result {
 func newResults(models []Model, samples [][]Sample, p Protocol) []Result {
 	runs := make([][][]time.Duration, len(models))
 	busy, assumed := make([]float64, len(models)), make([]float64, len(models))
-	like := eased(samples)
+	like, unsure := eased(samples)
+	kept := make([][]Sample, len(models))
 	for i := range models {
 		busy[i] = contention(samples[i])
 		assumed[i] = math.Hypot(p.Spread, driftBusy*busy[i])
-		for _, s := range undisturbed(like[i]) {
+		kept[i] = undisturbed(like[i])
+		for _, s := range kept[i] {
 			runs[i] = append(runs[i], s.Runs)
 		}
 	}
-	spread := spreads(runs, assumed)
+	spread, seen := spreads(runs, assumed), moved(kept)
 	results := make([]Result, len(models))
 	for i, m := range models {
-		drift := math.Hypot(math.Hypot(driftAtRest, max(driftBusy*busy[i], felt(samples[i]))), loudness(undisturbed(samples[i])))
-		e := estimate(runs[i], spread[i], drift)
+		e := estimate(runs[i], spread[i], drift(kept[i], busy[i], unsure[i], seen))
 		e.all(samples[i])
 		results[i] = Result{
 			Model: m.Name, Mode: p.Mode, Fingerprint: samples[i][0].Fingerprint, Placement: samples[i][0].Placement,

@@ -26,16 +26,17 @@ const (
 	envRepeat   = "SPOS_REPEAT"    // spaces; SPACE@160,224 for nets of those input sizes in turn
 	envNets     = "SPOS_NETS"      // of each
 	envSessions = "SPOS_SESSIONS"  // of a net
+	envTimes    = "SPOS_TIMES"     // that each space is measured
 	envWithLoad = "SPOS_WITH_LOAD" // another process at work
 	envLoad     = "SPOS_IS_LOAD"   // this process is it
 	envKeep     = "SPOS_KEEP"      // directory for the measurements with their samples
 )
 
 // load works on memory that no cache holds, as a neighbour does, until it is
-// killed, for ten minutes at most.
+// killed, for an hour at most.
 func load() {
 	b := make([]uint64, 8<<20)
-	for until := time.Now().Add(10 * time.Minute); time.Now().Before(until); {
+	for until := time.Now().Add(time.Hour); time.Now().Before(until); {
 		for i := range b {
 			b[i] = b[i]*6364136223846793005 + uint64(i)
 		}
@@ -43,8 +44,8 @@ func load() {
 	os.Exit(0)
 }
 
-// TestLatencyRepeat measures nets in one process and again in another, the
-// spaces in turns, and says how far the second agrees with the first.
+// TestLatencyRepeat measures nets in one process and again in others, the
+// spaces in turns, and says how far they agree.
 func TestLatencyRepeat(t *testing.T) {
 	spaces := strings.Fields(os.Getenv(envRepeat))
 	if len(spaces) == 0 {
@@ -53,10 +54,13 @@ func TestLatencyRepeat(t *testing.T) {
 	if _, err := native.ONNXRuntime(); err != nil {
 		t.Fatal(err)
 	}
-	nets, err := strconv.Atoi(os.Getenv(envNets))
-	if err != nil {
-		nets = 40
+	number := func(name string, otherwise int) int {
+		if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+			return n
+		}
+		return otherwise
 	}
+	nets, times := number(envNets, 40), max(2, number(envTimes, 2))
 	dirs := make([]string, len(spaces))
 	for i, name := range spaces {
 		dirs[i] = t.TempDir()
@@ -70,14 +74,14 @@ func TestLatencyRepeat(t *testing.T) {
 		}
 		defer func() { _, _ = neighbour.Process.Kill(), neighbour.Wait() }()
 	}
-	found := make([][2][]latency.Result, len(spaces))
-	for time := range 2 {
+	found := make([][][]latency.Result, len(spaces))
+	for time := range times {
 		for i, dir := range dirs {
-			found[i][time] = measureApart(t, dir, fmt.Sprintf("%s-%d.json", spaces[i], time+1))
+			found[i] = append(found[i], measureApart(t, dir, fmt.Sprintf("%s-%d.json", spaces[i], time+1)))
 		}
 	}
 	for i, name := range spaces {
-		t.Logf("%s:\n%s", name, agreement(found[i][0], found[i][1]))
+		t.Logf("%s:\n%s", name, agreement(found[i]))
 	}
 }
 
@@ -168,38 +172,58 @@ func measureApart(t *testing.T, dir, name string) []latency.Result {
 // numbers are what warnings of one kind differ in.
 var numbers = regexp.MustCompile(`\d+(\.\d+)?`)
 
-// agreement says what the targets of a repeat are about.
-func agreement(a, b []latency.Result) string {
-	var x, y, off []float64
-	var covered, width, squares float64
-	warned := map[string]int{}
-	for i := range a {
-		p, q := latency.Milliseconds(a[i].P50), latency.Milliseconds(b[i].P50)
-		x, y = append(x, p), append(y, q)
-		log := math.Log(q / p)
-		off = append(off, math.Abs(log))
-		squares += log * log
-		for _, r := range [][2]latency.Result{{a[i], b[i]}, {b[i], a[i]}} {
-			if r[0].Low <= r[1].P50 && r[1].P50 <= r[0].High {
-				covered += 0.5
+// agreement says what the targets of a repeat are about, of each measurement
+// with each other one.
+func agreement(times [][]latency.Result) string {
+	var off, taus, least, covers []float64
+	var width, squares float64
+	for i, b := range times {
+		for _, a := range times[:i] {
+			var x, y []float64
+			covered := 0.0
+			for k := range a {
+				p, q := latency.Milliseconds(a[k].P50), latency.Milliseconds(b[k].P50)
+				x, y = append(x, p), append(y, q)
+				log := math.Log(q / p)
+				off = append(off, math.Abs(log))
+				squares += log * log
+				for _, r := range [][2]latency.Result{{a[k], b[k]}, {b[k], a[k]}} {
+					if r[0].Low <= r[1].P50 && r[1].P50 <= r[0].High {
+						covered += 0.5
+					}
+				}
 			}
-			width += math.Log(float64(r[0].High)/float64(r[0].Low)) / 4
-			for _, w := range r[0].Warnings {
-				warned[numbers.ReplaceAllString(w, "…")]++
-			}
+			taus, covers = append(taus, search.Tau(x, y)), append(covers, covered/float64(len(a)))
+			least = append(least, slices.Min(x), slices.Max(x))
 		}
 	}
-	n := float64(len(a))
+	warned := map[string]int{}
+	results := slices.Concat(times...)
+	for _, r := range results {
+		width += math.Log(float64(r.High)/float64(r.Low)) / 2 / float64(len(results))
+		for _, w := range r.Warnings {
+			warned[numbers.ReplaceAllString(w, "…")]++
+		}
+	}
 	slices.Sort(off)
 	var s strings.Builder
-	fmt.Fprintf(&s, "p50 %.3f to %.3f ms, %d nets, %d sessions each\n", slices.Min(x), slices.Max(x), len(a), a[0].Sessions)
+	fmt.Fprintf(&s, "p50 %.3f to %.3f ms, %d nets, %d sessions each, %d times\n", slices.Min(least), slices.Max(least), len(times[0]), results[0].Sessions, len(times))
 	fmt.Fprintf(&s, "difference: median %.2f %%, root mean square %.2f %%, largest %.2f %%\n",
-		100*off[len(off)/2], 100*math.Sqrt(squares/n), 100*off[len(off)-1])
-	fmt.Fprintf(&s, "tau %.3f\ncovered %.1f %%, half width %.2f %%\n", search.Tau(x, y), 100*covered/n, 100*width/n)
+		100*off[len(off)/2], 100*math.Sqrt(squares/float64(len(off))), 100*off[len(off)-1])
+	fmt.Fprintf(&s, "tau %.3f (least %.3f)\n", average(taus), slices.Min(taus))
+	fmt.Fprintf(&s, "covered %.1f %% (least %.1f), half width %.2f %%\n", 100*average(covers), 100*slices.Min(covers), 100*width)
 	for _, w := range slices.Sorted(maps.Keys(warned)) {
-		fmt.Fprintf(&s, "warned %d of %d: %s\n", warned[w], 2*len(a), w)
+		fmt.Fprintf(&s, "warned %d of %d: %s\n", warned[w], len(results), w)
 	}
 	return s.String()
+}
+
+func average(x []float64) float64 {
+	sum := 0.0
+	for _, v := range x {
+		sum += v / float64(len(x))
+	}
+	return sum
 }
 
 func TestAgreement(t *testing.T) {
@@ -210,8 +234,15 @@ func TestAgreement(t *testing.T) {
 	}
 	a := []latency.Result{result(1e6, 9e5, 11e5), result(2e6, 19e5, 21e5)}
 	b := []latency.Result{result(105e4, 9e5, 11e5), result(22e5, 215e4, 225e4)}
-	got := agreement(a, b)
-	for _, want := range []string{"p50 1.000 to 2.000 ms", "largest 9.53 %", "tau 1.000", "covered 50.0 %", "warned 4 of 4: loud"} {
+	c := []latency.Result{result(1e6, 9e5, 11e5), result(9e5, 8e5, 11e5)}
+	got := agreement([][]latency.Result{a, b})
+	for _, want := range []string{"p50 1.000 to 2.000 ms", "largest 9.53 %", "tau 1.000 (least 1.000)", "covered 50.0 % (least 50.0)", "warned 4 of 4: loud"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	got = agreement([][]latency.Result{a, a, c})
+	for _, want := range []string{"3 times", "tau -0.333 (least -1.000)", "covered 66.7 % (least 50.0)", "warned 6 of 6: loud"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
