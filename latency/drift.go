@@ -11,7 +11,7 @@ import (
 // others keep the other processors busy throughout, and how far that of a model
 // which feels the memory, beyond what a pass over it tells.
 const (
-	driftAtRest = 0.003
+	driftAtRest = 0.005
 	driftBusy   = 0.01
 	driftMemory = 0.007
 )

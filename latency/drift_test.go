@@ -60,8 +60,8 @@ func TestDrift(t *testing.T) {
 		"at rest":                 {[]Sample{{}}, 0, 0, 0, driftAtRest},
 		"beside work":             {[]Sample{{}}, 1, 0, 0, math.Hypot(driftAtRest, driftBusy)},
 		"feels the memory":        {feels, 0.1, 0, 0, math.Hypot(driftAtRest, driftMemory)},
-		"was seen to move":        {[]Sample{{}}, 0, 0, 0.004, 0.005},
-		"memory far from usual":   {[]Sample{{}}, 0, 0.004, 0, 0.005},
+		"was seen to move":        {[]Sample{{}}, 0, 0, 0.012, 0.013},
+		"memory far from usual":   {[]Sample{{}}, 0, 0.012, 0, 0.013},
 		"the machine has changed": {[]Sample{{Reference: Reference{Quiet: 100, Before: 120, After: 120}}}, 0, 0, 0, math.Hypot(driftAtRest, math.Log(1.2))},
 	} {
 		if got := drift(c.samples, c.busy, c.unsure, c.seen); math.Abs(got-c.want) > 1e-12 {

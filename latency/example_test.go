@@ -34,5 +34,5 @@ func ExampleSettle() {
 	// Output:
 	// met
 	// model     p50 ms  95 % interval  p90 ms  min ms  runs    mode
-	// net.onnx  2.002   1.882 – 2.118  2.004   2.000   1 × 20  hot
+	// net.onnx  2.002   1.880 – 2.123  2.004   2.000   1 × 20  hot
 }
