@@ -31,9 +31,9 @@ import (
 )
 
 const (
-	// streamWindow is what a client may send before anybody reads it. A tensor of the usual size fits: waiting for a
-	// larger window would cost it two tenths of its time.
-	streamWindow = 1 << 20
+	// streamWindow is what a client may send before anybody reads it: the least that there is, for a call that is
+	// refused has sent that in vain.
+	streamWindow = 64 << 10
 	connWindow   = 4 << 20
 	readBuffer   = 64 << 10
 	// maxControl bounds the messages of calls without tensors.
@@ -303,8 +303,8 @@ func (g *rpcServer) observe(ctx context.Context, r *rpc, do func() error) (err e
 			r.found.release()
 		}
 	}()
-	// What a call may hold before its memory is counted is its window.
-	if g.open.Add(1) > max(s.opt.Memory/streamWindow, 16) {
+	// What a call may hold beside the memory that is counted is what it was asked for.
+	if g.open.Add(1) > max(s.opt.Memory/mostPiece, 16) {
 		return errMemory
 	}
 	return do()

@@ -14,8 +14,14 @@ import (
 	"google.golang.org/grpc/encoding/gzip"
 )
 
-// readPiece is what must come of a message before the client is too slow.
-const readPiece = 32 << 10
+// A client may send leastPiece of a message in BodyIdleTimeout, or is too slow. One that has shown to be faster is
+// asked for as much at once as comes in pieceTime, up to mostPiece: grpc then opens the flow-control window for all of
+// that, where the client would otherwise wait for each piece to be read.
+const (
+	leastPiece = 32 << 10
+	mostPiece  = 1 << 20
+	pieceTime  = 2 * time.Second
+)
 
 // wireStream is a call's stream below grpc's codec. grpc's own way to a message opens the flow-control window for all
 // of it and gathers it in memory before anybody could refuse it; from here its length is known when the first bytes
@@ -37,8 +43,10 @@ type inbound struct {
 	from  wireStream
 
 	read int64       // bytes of all messages
-	left int         // bytes of the message that were not read
-	end  time.Time   // when all of the message must be there
+	got  int         // bytes of the message
+	left int         // bytes of it that were not read
+	at   time.Time   // when it began
+	end  time.Time   // when all of it must be there
 	slow *time.Timer // cancels the call; stopped between messages
 }
 
@@ -69,7 +77,8 @@ func (in *inbound) next() (io.Reader, error) {
 		}
 		return nil, in.lost(err)
 	}
-	in.end = time.Now().Add(in.s.opt.BodyTimeout)
+	in.at, in.got = time.Now(), 0
+	in.end = in.at.Add(in.s.opt.BodyTimeout)
 	in.slow.Reset(in.s.opt.BodyIdleTimeout)
 	size := int64(binary.BigEndian.Uint32(header[1:]))
 	if size > in.s.opt.MaxBody {
@@ -92,7 +101,7 @@ func (in *inbound) next() (io.Reader, error) {
 
 // Read reads of the message.
 func (in *inbound) Read(p []byte) (int, error) {
-	n := min(in.left, len(p), readPiece)
+	n := min(in.left, len(p), in.piece())
 	if n == 0 {
 		if len(p) == 0 {
 			return 0, nil
@@ -104,8 +113,18 @@ func (in *inbound) Read(p []byte) (int, error) {
 		return 0, in.lost(notEOF(err))
 	}
 	in.left -= n
+	in.got += n
 	in.read += int64(n)
 	return n, nil
+}
+
+// piece is how much to ask for.
+func (in *inbound) piece() int {
+	if in.got < leastPiece {
+		return leastPiece
+	}
+	rate := float64(in.got) / max(time.Since(in.at), time.Millisecond).Seconds()
+	return min(max(int(rate*pieceTime.Seconds()), leastPiece), mostPiece)
 }
 
 // finish drops what is left of a message.
