@@ -106,10 +106,11 @@ func (s Sample) span() (begin, end float64) {
 	return begin, begin + took.Seconds()
 }
 
-// around is the mean of the looks around a time. One deviates from the next as
-// much as the memory's speed changes, which takes seconds.
-func around(looks []look, at float64) float64 {
-	const width = 1 // seconds, standard deviation
+// around is the mean of the looks around a session, weighted by how far they are
+// from its middle. One deviates from the next as much as the memory's speed
+// changes, which takes seconds.
+func around(looks []look, begin, end float64) float64 {
+	at, width := (begin+end)/2, max(1, (end-begin)/2) // seconds; a standard deviation
 	first, _ := slices.BinarySearchFunc(looks, at-3*width, func(l look, at float64) int { return cmp.Compare(l.at, at) })
 	sum, weights := 0.0, 0.0
 	for _, l := range looks[first:] {
@@ -141,7 +142,7 @@ func slownesses(models [][]Sample) [][]float64 {
 			x := (math.Log(float64(s.Memory.Before)) + math.Log(float64(s.Memory.After))) / 2
 			if !s.Started.IsZero() {
 				begin, end := s.span()
-				x = around(looks, (begin+end)/2)
+				x = around(looks, begin, end)
 			}
 			slow[i][k] = min(max(x-math.Log(float64(usual)), -believed), believed)
 		}

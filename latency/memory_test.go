@@ -166,9 +166,11 @@ func TestSlownesses(t *testing.T) {
 		"of another time": {Memory{-5, 100, 100}, 0, false},
 	} {
 		for _, at := range []time.Time{{}, time.Unix(1e9, 0)} {
-			x := slownesses([][]Sample{{{Started: at, Memory: c.m}}})[0][0]
-			if !math.IsNaN(x) != c.seen || c.seen && math.Abs(x-c.x) > 1e-9 {
-				t.Errorf("%s, at %v: %v, want %v, %v", name, at, x, c.x, c.seen)
+			for _, took := range []time.Duration{0, time.Minute} {
+				x := slownesses([][]Sample{{{Started: at, Create: took, Memory: c.m}}})[0][0]
+				if !math.IsNaN(x) != c.seen || c.seen && math.Abs(x-c.x) > 1e-9 {
+					t.Errorf("%s, at %v for %v: %v, want %v, %v", name, at, took, x, c.x, c.seen)
+				}
 			}
 		}
 	}
