@@ -463,6 +463,7 @@ func TestRPCClientThatDoesNotRead(t *testing.T) {
 			synctest.Wait()
 			f.call(t, 1, "ModelInfer")
 			for rest := msg; len(rest) > 0; {
+				synctest.Wait() // for the window to be open again
 				n := min(len(rest), 16<<10)
 				if err := f.WriteData(1, n == len(rest), rest[:n]); err != nil {
 					t.Error(err)
