@@ -9,9 +9,9 @@ import (
 
 // Memory is how fast the machine's memory was around a session: the time of a
 // pass over more of it than the caches hold. What other guests of a machine
-// read and write slows a model whose weights do not stay in its core's own
-// cache by several percent for minutes on end, while the clock and a
-// convolution that fits are as ever. Zero where it was not looked.
+// read and write slows a model that is more than its share of the last cache by
+// several percent for minutes on end, while the clock and a convolution that
+// fits are as ever. Zero where it was not looked.
 type Memory struct {
 	Before time.Duration `json:"before_ns,omitempty"` // before the warm-up
 	After  time.Duration `json:"after_ns,omitempty"`  // after the last run
@@ -150,9 +150,9 @@ func slownesses(models [][]Sample) [][]float64 {
 	return slow
 }
 
-// What models feel of the memory's speed before they have told, of those whose
-// weights do not stay in their core's own cache: slopes on logarithmic scales,
-// and how far these lie apart (docs/lab.md has where it was measured).
+// What [heavy] models feel of the memory's speed before they have told: slopes
+// on logarithmic scales, and how far these lie apart (docs/lab.md has where it
+// was measured).
 const (
 	feltAssumed = 0.2
 	feltApart   = 0.05

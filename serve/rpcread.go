@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/encoding/gzip"
 )
 
-// A client may send leastPiece of a message in BodyIdleTimeout, or is too slow. One that has shown to be faster is
+// A client must send leastPiece of a message in BodyIdleTimeout, or is too slow. One that has shown to be faster is
 // asked for as much at once as comes in pieceTime, up to mostPiece: grpc then opens the flow-control window for all of
 // that, where the client would otherwise wait for each piece to be read.
 const (
