@@ -175,6 +175,7 @@ func serveFunc(cmd *cobra.Command, o serveOptions, unknown []string) error {
 	}
 	o.cores = cmp.Or(o.cores, runtime.GOMAXPROCS(0))
 	defer widen(o.cores)()
+	defer patiently()()
 	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go, the server stays
 	lines := newBackgroundLog(cmd.ErrOrStderr())
 	log, err := Logger(cmd, lines)
