@@ -13,18 +13,20 @@ import (
 // interrupt one. Where a processor is idle nobody waits. What an administrator
 // has chosen stays as it is, and so does everything where this is not allowed.
 func patiently() (undo func()) {
-	schedule(unix.SCHED_NORMAL, unix.SCHED_BATCH)
+	if !schedule(unix.SCHED_NORMAL, unix.SCHED_BATCH) {
+		return func() {}
+	}
 	return func() { schedule(unix.SCHED_BATCH, unix.SCHED_NORMAL) }
 }
 
 // schedule moves all threads of one policy to another, until a look finds none:
-// a thread has that of the one that started it.
-func schedule(from, to uint32) {
+// a thread has that of the one that started it. It reports whether it moved any.
+func schedule(from, to uint32) (moved bool) {
 	for changed := true; changed; {
 		changed = false
 		tasks, err := os.ReadDir("/proc/self/task")
 		if err != nil {
-			return
+			return moved
 		}
 		for _, task := range tasks {
 			tid, err := strconv.Atoi(task.Name())
@@ -37,8 +39,9 @@ func schedule(from, to uint32) {
 			}
 			a.Policy = to
 			if err := unix.SchedSetAttr(tid, a, 0); err == nil {
-				changed = true
+				changed, moved = true, true
 			}
 		}
 	}
+	return moved
 }

@@ -47,6 +47,10 @@ func TestPatiently(t *testing.T) {
 	if n := policies(); n[unix.SCHED_NORMAL] > 0 || n[unix.SCHED_BATCH] == 0 {
 		t.Errorf("threads by policy %v, want all to be patient", n)
 	}
+	patiently()() // all are already, as where an administrator has chosen it
+	if n := policies(); n[unix.SCHED_NORMAL] > 0 {
+		t.Errorf("threads by policy %v, want the choice of somebody else kept", n)
+	}
 	undo()
 	if n := policies(); n[unix.SCHED_BATCH] > 0 {
 		t.Errorf("threads by policy %v afterwards", n)
